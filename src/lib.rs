@@ -1,8 +1,9 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
-//! Direction of the modules: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house/` checks it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `client_renewal` and `process` are leaves
-//! that every module may use.
+//! Direction of the modules: `main → cli → daemon → alert → job → role, journal, repo, tree → store`. Nothing points
+//! back. `ids`, `clock_reading`, `text`, `file`, `outage`, `client_renewal` and `planted` are leaves; `clock_doubt`,
+//! `env`, `config`, `process`, `http` and `etcd` use only these and one another. The table `ARROWS` in
+//! `tests/house/main.rs` says which module may use which, and fails when an import breaks it.
 
 pub mod alert;
 pub mod cli;

@@ -58,7 +58,7 @@ pub enum JournalLocation {
 pub struct ChunkerParams {
     /// The smallest chunk; no cut comes earlier.
     pub min: u32,
-    /// The expected average. A file smaller than this is one chunk.
+    /// The expected average. A file smaller than this is one chunk, unless it is sparse.
     pub average: u32,
     /// The largest chunk; a cut comes here at the latest.
     pub max: u32,

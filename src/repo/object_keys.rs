@@ -2,7 +2,8 @@
 
 use crate::ids::{IndexId, KeyId, NodeId, PackId, RoleName, Seq};
 
-/// The key of the `format` object, which describes the repository; written once.
+/// The key of the `format` object, which describes the repository; written once, unless `repair` replaces an unreadable
+/// one.
 pub fn format(role: &RoleName) -> String {
     format!("{role}/format")
 }
@@ -103,7 +104,8 @@ pub fn index_prefix(role: &RoleName) -> String {
     format!("{role}/index/")
 }
 
-/// The prefix of the only keys that are ever overwritten: probe objects, leases, heartbeats, node status.
+/// The prefix of the only keys that normal work overwrites: probe objects, leases, heartbeats, node status, the
+/// reserve, the note on losses.
 pub fn live_prefix(role: &RoleName) -> String {
     format!("{role}/live/")
 }

@@ -394,8 +394,9 @@ fn judge(
     }
 }
 
-/// Tests the store briefly, at each start. One conditional put on the probe key that [`prove`] left must be refused. If
-/// the key is gone, which is allowed for `live/`, it is written again and then tested.
+/// Tests the store briefly, in each run before it takes the role over or resumes. One conditional put on the probe key
+/// that [`prove`] left must be refused. If the key is gone, which is allowed for `live/`, it is written again and then
+/// tested.
 ///
 /// # Errors
 /// What the test found.
@@ -425,7 +426,8 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
     Err(undecided_failure(prefix, last))
 }
 
-/// Tests the store briefly, at each start. One replace of the probe key that expects another version must be refused.
+/// Tests the store briefly, before a process asks for a role's lease in the bucket. One replace of the probe key that
+/// expects another version must be refused.
 ///
 /// # Errors
 /// What the test found.

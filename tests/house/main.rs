@@ -600,7 +600,7 @@ fn no_size_of_others_is_believed() {
             look(TAKES_MEMORY, TAKES_MEMORY_ALLOWED, "by which number? If it is bounded, say in this file by what");
         }
         if file.starts_with("store/dir") && file != "store/dir/open_dir.rs" {
-            look(BY_PATH, &[], "follows the links of whoever may write into the store; use dir/beneath.rs");
+            look(BY_PATH, &[], "follows links, and others may write into the store; use store/dir/open_dir.rs");
         }
     }
     let listed = |calls: &[&str], allowed: &[(&'static str, &str)]| {
