@@ -1,8 +1,41 @@
 //! Errors of commands that no other room has.
 
-use std::error::Error as StdError;
+use std::fmt::{self, Display};
 
+use crate::cli::error_hints::policy::{CommandPolicy, ErrorPolicy};
 use crate::ids::Digest;
+
+/// The error with which a command ends. It is made by `?`, from an error that has a policy: another one does not
+/// compile.
+///
+/// It is no [`std::error::Error`] itself: an error that wraps it would hide its policy.
+#[derive(Debug)]
+pub struct CommandError(Box<dyn CommandPolicy>);
+
+impl CommandError {
+    /// The exit code and the hint.
+    pub(crate) fn policy(&self) -> ErrorPolicy {
+        self.0.policy()
+    }
+}
+
+impl<E: CommandPolicy> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl AsRef<dyn CommandPolicy> for CommandError {
+    fn as_ref(&self) -> &dyn CommandPolicy {
+        self.0.as_ref()
+    }
+}
+
+impl Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// Snapshots are left, but the journal vouches for none that the selector names.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +50,6 @@ pub(crate) struct UnvouchedError {
     /// ID of the newest of them.
     pub(super) newest: Digest,
 }
-
-/// An error of any module.
-pub(crate) type Error = Box<dyn StdError + Send + Sync>;
 
 /// Wrong usage that is found only after the command line was parsed.
 #[derive(Debug, thiserror::Error)]

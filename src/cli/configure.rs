@@ -7,14 +7,14 @@ use std::path::Path;
 use super::args::verbs;
 use super::exit::ExitKind;
 use super::{host_check, json, render, settings, systemd as units, terminal};
-use crate::cli::command_error::{Error, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::cli::context::CliSession;
 use crate::cli::systemd::missing_parent;
 use crate::config::{json_schema, starter, systemd};
 use crate::job::report::ADVICE;
 use crate::role::identity;
 
-pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> Result<ExitKind, Error> {
+pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> Result<ExitKind, CommandError> {
     match args {
         verbs::ConfigCommand::Init(args) => {
             let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
@@ -68,10 +68,10 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
 }
 
 /// Writes a new file. It contains no secrets, so everyone may read it.
-fn create(file: &Path, text: &str) -> Result<(), Error> {
+fn create(file: &Path, text: &str) -> Result<(), CommandError> {
     let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
         match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::from(UsageError {
+            io::ErrorKind::AlreadyExists => CommandError::from(UsageError {
                 message: format!("{} exists already", file.display()),
                 hint: "name another file, or move that one away.".to_owned(),
             }),
@@ -82,7 +82,7 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
     Ok(opened.write_all(text.as_bytes())?)
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Error {
+fn unwritable(path: &Path, error: &io::Error) -> CommandError {
     UsageError {
         message: format!("{} cannot be made ({error})", path.display()),
         hint: "name a file where this user may write, or run it as root (sudo).".to_owned(),

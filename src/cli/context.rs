@@ -10,7 +10,7 @@ use indicatif::MultiProgress;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::GlobalArgs;
-use crate::cli::command_error::{Error, Interrupted};
+use crate::cli::command_error::{CommandError, Interrupted};
 use crate::cli::exit::ExitKind;
 use crate::cli::output::CommandOutput;
 use crate::cli::progress::{ProgressDisplay, ProgressMode};
@@ -86,7 +86,10 @@ pub(crate) fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<
 const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// This node's context, with its identity created if there is none.
-pub(crate) async fn node_context(context: &CommandContext, progress: Arc<JobProgress>) -> Result<NodeContext, Error> {
+pub(crate) async fn node_context(
+    context: &CommandContext,
+    progress: Arc<JobProgress>,
+) -> Result<NodeContext, CommandError> {
     Ok(open_node(context, progress).await?.0)
 }
 
@@ -105,7 +108,7 @@ pub(crate) async fn daemon_node_id(
 pub(crate) async fn open_node(
     context: &CommandContext,
     progress: Arc<JobProgress>,
-) -> Result<(NodeContext, NodeIdentity), Error> {
+) -> Result<(NodeContext, NodeIdentity), CommandError> {
     let told = daemon_node_id(context, IDENTITY_PATIENCE).await;
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let (name, env) = (context.node.as_deref(), &context.env);
@@ -166,7 +169,11 @@ impl CliSession {
     }
 
     /// Prints a report as text or as JSON.
-    pub(super) fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
+    pub(super) fn report(
+        &mut self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> String,
+    ) -> Result<(), CommandError> {
         let said = if self.globals.json { self.out.document(&json()) } else { self.out.print(&text()) };
         Ok(said?)
     }
@@ -205,8 +212,8 @@ impl CliSession {
 /// Runs work that changes nothing and may end anywhere, until it is done or the operator interrupts it.
 pub(crate) async fn until_cancelled<T>(
     cancel: &CancellationToken,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     tokio::select! {
         result = work => result,
         () = cancel.cancelled() => Err(Interrupted.into()),

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-pub use super::error_hints::exit_and_hint;
+use super::error_hints::policy::CommandPolicy;
 use super::exit::ExitKind;
 use super::render::layout::PageLayout;
 use crate::ids::RoleName;
@@ -32,8 +32,8 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 }
 
 /// The report of a role whose backup ended with an error. The other roles are still backed up.
-pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, ExitKind) {
-    let (exit, _) = exit_and_hint(error);
+pub fn report(role: &RoleName, error: &dyn CommandPolicy) -> (RoleReport, ExitKind) {
+    let exit = error.policy().exit;
     let outcome = match exit {
         ExitKind::Unknown => RunOutcome::Unknown,
         ExitKind::Fenced => RunOutcome::Fenced,
@@ -53,12 +53,12 @@ pub fn hint_for_role(advice: String, role: Option<&RoleName>) -> String {
 }
 
 /// An error of a role with its causes and a hint, in one paragraph.
-pub fn with_causes_and_hint(error: &(dyn StdError + 'static), role: &RoleName) -> String {
+pub fn with_causes_and_hint(error: &dyn CommandPolicy, role: &RoleName) -> String {
     let mut text = message(error);
     for cause in causes(error) {
         text += &format!(": {cause}");
     }
-    if let (_, Some(hint)) = exit_and_hint(error) {
+    if let Some(hint) = error.policy().hint {
         text += &format!(". {ADVICE}{}", hint_for_role(hint, Some(role)));
     }
     text
@@ -85,12 +85,19 @@ pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: PageLa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::error_hints::policy::ErrorPolicy;
     use crate::cli::exit::ExitKind;
     use crate::store::{StoreError, StoreErrorKind};
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot read the journal of app")]
     struct Outer(#[source] StoreError);
+
+    impl CommandPolicy for Outer {
+        fn policy(&self) -> ErrorPolicy {
+            self.0.policy()
+        }
+    }
 
     fn outer(kind: StoreErrorKind) -> Outer {
         Outer(StoreError {
@@ -105,7 +112,7 @@ mod tests {
     #[test]
     fn an_error_has_its_causes_and_ends_with_what_to_do() {
         let error = outer(StoreErrorKind::Unreachable);
-        let (exit, hint) = exit_and_hint(&error);
+        let ErrorPolicy { exit, hint } = error.policy();
         assert_eq!(exit, ExitKind::Failed);
         insta::assert_snapshot!(render(&error, hint.as_deref(), PageLayout::LOG));
         insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), PageLayout::terminal(40)));
@@ -117,6 +124,11 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot read {0}")]
         struct Named(String, #[source] StoreError);
+        impl CommandPolicy for Named {
+            fn policy(&self) -> ErrorPolicy {
+                self.1.policy()
+            }
+        }
         let mut store = outer(StoreErrorKind::NotFound).0;
         store.detail = "/srv/THE ROLE/f".to_owned();
         let (report, _) = report(&"app".parse().unwrap(), &Named("/srv/MY ROLE/f".to_owned(), store));

@@ -8,7 +8,6 @@ pub mod repaired;
 pub mod whoami;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -22,8 +21,9 @@ use super::render::browse::escaped;
 use super::render::config::link;
 use super::render::run_reason;
 use super::settings::SymlinkedSource;
+use crate::cli::error_hints::policy::CommandPolicy;
 use crate::clock_doubt::ClockDoubt;
-use crate::config::{ConfigError, JournalPlacement, KeySource, Settings};
+use crate::config::{JournalPlacement, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::operate::{OperateReport, RoleChange};
 use crate::job::report::browse::{DiffCounts, DiffLine, FindMatch};
@@ -381,13 +381,9 @@ pub fn config(
 }
 
 /// The document of a command that fails, instead of its own.
-pub fn error(error: &(dyn Error + 'static), exit: ExitKind, hint: Option<&str>) -> String {
+pub fn error(error: &dyn CommandPolicy, exit: ExitKind, hint: Option<&str>) -> String {
     let causes = super::error::causes(error);
-    // Each problem of a config has its own hints.
-    let (message, hint) = match error.downcast_ref::<ConfigError>() {
-        Some(config) => (config.what(), config.hints()),
-        None => (error.to_string(), hint.map(str::to_owned)),
-    };
+    let (message, hint) = error.separate_hints().unwrap_or_else(|| (error.to_string(), hint.map(str::to_owned)));
     let message = text::without_os_error(&message);
     document(json!({ "error": { "message": message, "causes": causes, "hint": hint, "exit": exit.code() } }))
 }

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::args::GlobalArgs;
 use super::error::{self, ADVICE};
+use super::error_hints::policy::CommandPolicy;
 use super::render::layout::PageLayout;
 use super::render::{self, RenderContext};
 use super::settings;
@@ -66,7 +67,7 @@ fn one_line(report: &str) -> String {
 
 impl DaemonObserver for LogObserver {
     fn load_settings(&self) -> Result<Settings, Failure> {
-        settings::from_file(&self.globals)
+        Ok(settings::from_file(&self.globals)?)
     }
 
     fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]) {
@@ -114,7 +115,7 @@ impl DaemonObserver for LogObserver {
     }
 
     fn prune_failed(&self, role: &RoleName, failure: &PruneError) {
-        let advice = error::exit_and_hint(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
+        let advice = failure.policy().hint.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
         tracing::warn!("{role}: {failure}{advice}");
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::render;
-use crate::cli::command_error::{Error, UnvouchedError};
+use crate::cli::command_error::{CommandError, UnvouchedError};
 use crate::cli::context::CommandContext;
 use crate::config::{RoleSettings, StoreUrl};
 use crate::job::browse::select::{SelectError, is_id, select, whole_id};
@@ -15,6 +15,7 @@ use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::loss_notes;
 use crate::job::repository::open::Repository;
 use crate::job::repository::read_only::{JournalEndLookup, ReadOnlyRepository};
+use crate::journal::error::JournalError;
 use crate::journal::state::Snapshot;
 use crate::outage;
 use crate::repo::loss::PackLosses;
@@ -22,7 +23,7 @@ use crate::role::identity::{self, find_state_dir};
 use crate::store::{self, Store, StoreError, StoreErrorKind};
 
 /// Connects to the store of the settings.
-pub async fn store(context: &CommandContext) -> Result<Arc<dyn Store>, Error> {
+pub async fn store(context: &CommandContext) -> Result<Arc<dyn Store>, CommandError> {
     Ok(store::connect(&context.settings.store, &context.env).await?)
 }
 
@@ -45,7 +46,7 @@ pub async fn warn_of_versioning(context: &CommandContext, store: &dyn Store, rol
 }
 
 /// A role's repository, unlocked with the role's key.
-pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result<Repository, Error> {
+pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result<Repository, CommandError> {
     let state_dir = state_dir(context);
     let slot = LocalState::last_key_slot_of(&context.env, state_dir.as_deref());
     let opened = Repository::open_by(store(context).await?, &role.name, &role.key, slot).await;
@@ -62,11 +63,24 @@ pub fn select_snapshot<'a>(
     context: &CommandContext,
     archive: &'a ReadOnlyRepository,
     selector: &str,
-) -> Result<&'a Snapshot, Error> {
-    if !is_id(selector) {
-        require_complete_journal(archive)?;
+) -> Result<&'a Snapshot, CommandError> {
+    match selector_doubt(archive, selector) {
+        Some(why) => Err(why.clone().into()),
+        None => Ok(select_in(context, archive, selector)?),
     }
-    Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
+}
+
+/// Why this selector may name another snapshot than is meant. An ID names the same one in every part of a journal.
+fn selector_doubt<'a>(archive: &'a ReadOnlyRepository, selector: &str) -> Option<&'a JournalError> {
+    archive.doubt().filter(|_| !is_id(selector))
+}
+
+fn select_in<'a>(
+    context: &CommandContext,
+    archive: &'a ReadOnlyRepository,
+    selector: &str,
+) -> Result<&'a Snapshot, SelectError> {
+    select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())
 }
 
 /// The snapshot that a selector names among those that are left, and whether the journal vouches for it. A snapshot
@@ -78,13 +92,14 @@ pub fn select_salvaged_snapshot<'a>(
     context: &CommandContext,
     remains: &'a SalvagedRepository,
     selector: &str,
-) -> Result<(&'a Snapshot, bool), Error> {
-    let error = match select_snapshot(context, &remains.archive, selector) {
-        Ok(snapshot) => return Ok((snapshot, true)),
-        Err(error) if matches!(error.downcast_ref(), Some(SelectError::Syntax(_) | SelectError::Ambiguous { .. })) => {
-            return Err(error);
-        }
-        Err(error) => error,
+) -> Result<(&'a Snapshot, bool), CommandError> {
+    let error = match selector_doubt(&remains.archive, selector) {
+        Some(why) => why.clone().into(),
+        None => match select_in(context, &remains.archive, selector) {
+            Ok(snapshot) => return Ok((snapshot, true)),
+            Err(error @ (SelectError::Syntax(_) | SelectError::Ambiguous { .. })) => return Err(error.into()),
+            Err(error) => CommandError::from(error),
+        },
     };
     let Some(newest) = remains.unvouched.last() else { return Err(error) };
     let Some(id) = whole_id(selector) else {
@@ -97,12 +112,12 @@ pub fn select_salvaged_snapshot<'a>(
 ///
 /// # Errors
 /// It shows only what is left of it.
-pub fn require_complete_journal(archive: &ReadOnlyRepository) -> Result<(), Error> {
+pub fn require_complete_journal(archive: &ReadOnlyRepository) -> Result<(), CommandError> {
     archive.doubt().map_or(Ok(()), |why| Err(why.clone().into()))
 }
 
 /// A role's repository, opened read only. Creates nothing in the state directory.
-pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
+pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, CommandError> {
     read(context, role, JournalEndLookup::Probe).await
 }
 
@@ -110,7 +125,7 @@ pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<
 pub async fn read_only_from_listing(
     context: &CommandContext,
     role: &RoleSettings,
-) -> Result<ReadOnlyRepository, Error> {
+) -> Result<ReadOnlyRepository, CommandError> {
     read(context, role, JournalEndLookup::ListOnly).await
 }
 
@@ -118,7 +133,7 @@ async fn read(
     context: &CommandContext,
     role: &RoleSettings,
     reading: JournalEndLookup,
-) -> Result<ReadOnlyRepository, Error> {
+) -> Result<ReadOnlyRepository, CommandError> {
     let repository = repository(context, role).await?;
     let archive = ReadOnlyRepository::read(repository, &context.env, state_dir(context).as_deref(), reading).await?;
     if let Some(why) = &archive.rolled_back {

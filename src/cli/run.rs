@@ -7,7 +7,7 @@ use super::exit::ExitKind;
 use super::output::CommandOutput;
 use super::signal::{self, SignalNotice};
 use super::{configure, error, generate, json, log, progress, terminal};
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::commands::backup::run_backup;
 use crate::cli::commands::browse::{run_cat, run_diff, run_find, run_ls, run_snapshots};
 use crate::cli::commands::daemon::run_daemon;
@@ -22,6 +22,7 @@ use crate::cli::commands::restore::run_restore;
 use crate::cli::commands::verify::{run_audit, run_verify};
 use crate::cli::commands::whoami::{run_is_active, run_status, run_whoami};
 use crate::cli::context::CliSession;
+use crate::cli::error_hints::policy::ErrorPolicy;
 use crate::env::Env;
 use crate::ids::RoleName;
 
@@ -64,14 +65,18 @@ pub async fn run(cli: Cli) -> ExitKind {
 }
 
 /// Prints the error, if there is one.
-pub(crate) fn finish(session: &mut CliSession, result: Result<ExitKind, Error>, role: Option<&RoleName>) -> ExitKind {
+pub(crate) fn finish(
+    session: &mut CliSession,
+    result: Result<ExitKind, CommandError>,
+    role: Option<&RoleName>,
+) -> ExitKind {
     let error = match result {
         Ok(exit) => return exit,
         // The output failed because its reader has gone: head(1) has what it wanted.
         Err(_) if session.out.reader_left() => return ExitKind::Done,
         Err(error) => error,
     };
-    let (exit, hint) = error::exit_and_hint(error.as_ref());
+    let ErrorPolicy { exit, hint } = error.policy();
     let hint = hint.map(|hint| error::hint_for_role(hint, role));
     terminal::write_error(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
     if session.globals.json && !session.out.is_used() {
@@ -80,7 +85,7 @@ pub(crate) fn finish(session: &mut CliSession, result: Result<ExitKind, Error>, 
     exit
 }
 
-async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitKind, Error> {
+async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitKind, CommandError> {
     match command {
         CliCommand::Init(args) => run_init(session, &args).await,
         CliCommand::Backup(args) => run_backup(session, &args).await,

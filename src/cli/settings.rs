@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use super::args::GlobalArgs;
 use super::args::direct::DirectStoreArgs;
-use crate::cli::command_error::{Error, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::config::value::nearest;
-use crate::config::{ConfigEnvironment, KeySource, RoleSettings, Settings, StoreUrl};
+use crate::config::{ConfigEnvironment, ConfigError, KeySource, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;
 
 /// The settings of a config file.
-pub fn from_file(globals: &GlobalArgs) -> Result<Settings, Error> {
+pub fn from_file(globals: &GlobalArgs) -> Result<Settings, ConfigError> {
     let settings = Settings::load(globals.config.as_deref(), &ConfigEnvironment::of_process())?;
     let files: Vec<String> = settings.files.iter().map(|file| file.display().to_string()).collect();
     let (files, hash, roles) = (files.join(", "), &settings.hash, settings.roles.len());
@@ -19,10 +19,10 @@ pub fn from_file(globals: &GlobalArgs) -> Result<Settings, Error> {
 }
 
 /// The settings for a command on one role: without a config file if `--store` is given.
-pub fn for_role(globals: &GlobalArgs, direct: &DirectStoreArgs, role: &RoleName) -> Result<Settings, Error> {
+pub fn for_role(globals: &GlobalArgs, direct: &DirectStoreArgs, role: &RoleName) -> Result<Settings, CommandError> {
     match &direct.store {
         Some(url) => from_flags(direct, url, role, &[], &[]),
-        None => from_file(globals),
+        None => Ok(from_file(globals)?),
     }
 }
 
@@ -33,7 +33,7 @@ pub fn from_flags(
     role: &RoleName,
     sources: &[PathBuf],
     exclude: &[String],
-) -> Result<Settings, Error> {
+) -> Result<Settings, CommandError> {
     let key = match (&direct.key.key_file, &direct.key.passphrase_file) {
         (Some(file), _) => KeySource::KeyFile(file.clone()),
         (None, Some(file)) => KeySource::PassphraseFile(file.clone()),

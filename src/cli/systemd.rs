@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::args::{GlobalArgs, STATE_DIR};
-use crate::cli::command_error::{Error, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
 use crate::config::{ConfigLocation, ConfigProblem, Settings};
@@ -24,7 +24,7 @@ const PLACES: [&str; 5] = [
 const UNIT_MAX: u64 = 1 << 20;
 
 /// The options of this command line that the units need.
-pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, Error> {
+pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, CommandError> {
     let other = |given: &Option<PathBuf>, usual: &str| {
         given.as_ref().filter(|path| *path != Path::new(usual)).map(std::path::absolute).transpose()
     };
@@ -35,7 +35,7 @@ pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, Error
 }
 
 /// Writes the drop-in for each unit below `dir`, and returns the paths of the files.
-pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, CommandError> {
     if !dir.is_dir() {
         return Err(missing_parent(&dir.join(DROP_IN)));
     }
@@ -51,7 +51,7 @@ pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
             let mut opened = options.write(true).create(true).truncate(true).mode(0o644).open(&file)?;
             io::Write::write_all(&mut opened, text.as_bytes())
         });
-        written.map(|()| file.clone()).map_err(|e| Error::from(format!("{}: {e}", file.display())))
+        written.map(|()| file.clone()).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())).into())
     };
     UNITS.iter().map(write).collect()
 }
@@ -96,7 +96,7 @@ fn unit_texts(unit: &str, root: &Path) -> Option<Vec<String>> {
 }
 
 /// The error for a missing parent directory. It is not created: the path may be mistyped, or a disk not mounted.
-pub(crate) fn missing_parent(file: &Path) -> Error {
+pub(crate) fn missing_parent(file: &Path) -> CommandError {
     let dir = file::parent(file);
     UsageError {
         message: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),

@@ -14,13 +14,18 @@ pub(super) fn tree_path() -> impl TypedValueParser<Value = TreePath> {
     OsStringValueParser::new().try_map(|text| path_of(&text.into_vec()))
 }
 
+/// An argument that is no path inside a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidTreePath(&'static str);
+
 /// The path that these bytes write.
-pub(super) fn path_of(bytes: &[u8]) -> Result<TreePath, &'static str> {
+pub(super) fn path_of(bytes: &[u8]) -> Result<TreePath, InvalidTreePath> {
     if bytes.first() != Some(&b'/') {
-        return Err("expected an absolute path, as it was on the node: /srv/app/...");
+        return Err(InvalidTreePath("expected an absolute path, as it was on the node: /srv/app/..."));
     }
     let names: Vec<&[u8]> = bytes.split(|&b| b == b'/').filter(|name| !name.is_empty()).collect();
-    TreePath::new(names.join(&b'/')).ok_or("expected a path without '.' and '..'")
+    TreePath::new(names.join(&b'/')).ok_or(InvalidTreePath("expected a path without '.' and '..'"))
 }
 
 /// `2h`, `30m`, `1d12h`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::direct::DirectStoreArgs;
-use super::values::{OverwriteArg, duration, path_of, pause_duration, tree_path};
+use super::values::{InvalidTreePath, OverwriteArg, duration, path_of, pause_duration, tree_path};
 use crate::ids::{KeyId, RoleName};
 use crate::repo::entry::TreePath;
 
@@ -111,7 +111,7 @@ impl LsArgs {
     ///
     /// # Errors
     /// It is no path.
-    pub fn below(&self) -> Result<TreePath, &'static str> {
+    pub fn below(&self) -> Result<TreePath, InvalidTreePath> {
         match &self.path {
             Some(path) => Ok(path.clone()),
             None if self.names_no_snapshot() => path_of(self.snapshot.as_bytes()),

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::alert::dispatcher::AlertDispatcher;
 use crate::alert::monitor::AlertMonitor;
 use crate::cli::args::verbs;
-use crate::cli::command_error::{Error, Interrupted, UsageError};
+use crate::cli::command_error::{CommandError, Interrupted, UsageError};
 use crate::cli::commands::init;
 use crate::cli::context::{CliSession, CommandContext, node_context, until_cancelled};
 use crate::cli::error::report;
@@ -35,7 +35,7 @@ pub(crate) async fn backup(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::BackupArgs,
-) -> Result<(RoleReport, ExitKind), Error> {
+) -> Result<(RoleReport, ExitKind), CommandError> {
     let (progress, display) = context.progress(role.name.as_str());
     let request = BackupRequest { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
     let of_report = |report: &RoleReport| exit::of_backup_role(report, args.require_active);
@@ -93,7 +93,7 @@ impl<'a> AlertingObserver<'a> {
         node_context: &NodeContext,
         role: &'a RoleSettings,
         display: Option<ProgressDisplay>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, CommandError> {
         let dispatcher = Arc::new(alert_dispatcher(context, node_context, &context.settings.notify));
         let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
         let monitor = AlertMonitor::new(Arc::clone(&dispatcher), node_context, role, plan);
@@ -148,7 +148,7 @@ pub(crate) fn alert_dispatcher(
 }
 
 /// The usage error for `--scheduled` of a role without a schedule.
-pub(crate) fn no_schedule(role: &RoleName) -> Error {
+pub(crate) fn no_schedule(role: &RoleName) -> CommandError {
     UsageError {
         message: format!("role {role} has no schedule"),
         hint: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
@@ -159,7 +159,7 @@ pub(crate) fn no_schedule(role: &RoleName) -> Error {
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
 
-pub(crate) async fn run_backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<ExitKind, CommandError> {
     let direct = match (&args.direct.store, args.source.is_empty()) {
         (Some(url), false) => Some(url),
         (None, true) => None,

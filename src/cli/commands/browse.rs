@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, until_cancelled};
 use crate::cli::exit::ExitKind;
 use crate::cli::output::ListOutput;
@@ -30,7 +30,7 @@ pub(crate) async fn ls(
     snapshot: &Snapshot,
     args: &verbs::LsArgs,
     each: ItemCallback<'_, ManifestEntry>,
-) -> Result<(), Error> {
+) -> Result<(), CommandError> {
     let reader = archive.reader().await?;
     let path = args.below()?;
     Ok(browse::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
@@ -42,7 +42,7 @@ pub(crate) async fn cat(
     snapshot: &Snapshot,
     args: &verbs::CatArgs,
     out: &mut (dyn Write + Send),
-) -> Result<(), Error> {
+) -> Result<(), CommandError> {
     Ok(browse::cat(&archive.reader().await?, snapshot.root, &args.path, out).await?)
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn find(
     snapshot: Option<&Snapshot>,
     args: &verbs::FindArgs,
     each: ItemCallback<'_, FindMatch>,
-) -> Result<(), Error> {
+) -> Result<(), CommandError> {
     let snapshots = snapshot.map_or(archive.snapshots(), std::slice::from_ref);
     Ok(browse::find(&archive.reader().await?, snapshots, &args.pattern, each).await?)
 }
@@ -63,7 +63,7 @@ pub(crate) async fn diff(
     between: [&Snapshot; 2],
     args: &verbs::DiffArgs,
     each: ItemCallback<'_, DiffLine>,
-) -> Result<(), Error> {
+) -> Result<(), CommandError> {
     let path = args.path.clone().unwrap_or_default();
     Ok(browse::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
 }
@@ -71,7 +71,10 @@ pub(crate) async fn diff(
 /// The value of `--snapshot` of `find` that means all snapshots.
 pub(crate) const ALL: &str = "all";
 
-pub(crate) async fn run_snapshots(session: &mut CliSession, args: &verbs::SnapshotsArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_snapshots(
+    session: &mut CliSession,
+    args: &verbs::SnapshotsArgs,
+) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let archive = until_cancelled(&context.cancel, open::read_only_from_listing(&context, role)).await?;
@@ -90,7 +93,7 @@ pub(crate) fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive:
     json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::journal_doubt(archive.doubt()) })
 }
 
-pub(crate) async fn run_ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
@@ -108,7 +111,7 @@ pub(crate) async fn run_ls(session: &mut CliSession, args: &verbs::LsArgs) -> Re
     Ok(ExitKind::Done)
 }
 
-pub(crate) async fn run_cat(session: &mut CliSession, args: &verbs::CatArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_cat(session: &mut CliSession, args: &verbs::CatArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {
@@ -123,7 +126,7 @@ pub(crate) async fn run_cat(session: &mut CliSession, args: &verbs::CatArgs) -> 
     Ok(ExitKind::Done)
 }
 
-pub(crate) async fn run_find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
@@ -144,7 +147,7 @@ pub(crate) async fn run_find(session: &mut CliSession, args: &verbs::FindArgs) -
     Ok(ExitKind::Done)
 }
 
-pub(crate) async fn run_diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::commands::backup::{AlertingObserver, connect_store, no_schedule};
 use crate::cli::context::{CliSession, CommandContext, node_context};
 use crate::cli::exit::{self, ExitKind};
@@ -17,7 +17,7 @@ use crate::job::report::{RoleReport, RunOutcome, RunReason};
 use crate::journal::view::JournalView;
 
 /// Prints nothing if the command ran: its output is what counts.
-pub(crate) async fn run_exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let executed = exec(&context, role, args).await?;
@@ -38,7 +38,7 @@ pub(crate) async fn exec(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::ExecArgs,
-) -> Result<ExecOutcome, Error> {
+) -> Result<ExecOutcome, CommandError> {
     let mut node_context = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
         node_context.leases = node_context.leases.with_lender(Arc::new(daemon));

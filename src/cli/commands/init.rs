@@ -1,7 +1,7 @@
 //! `runner init`.
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, CommandContext, warn_of_exposures};
 use crate::cli::exit::ExitKind;
 use crate::cli::{json, open, render, settings, terminal};
@@ -17,7 +17,11 @@ use crate::store::StoreErrorKind;
 
 /// Creates one role's repository, or finds it. `new` also allows it where this node knows one that is gone, or another
 /// one than is there.
-pub(crate) async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> Result<InitRoleReport, Error> {
+pub(crate) async fn init(
+    context: &CommandContext,
+    role: &RoleSettings,
+    new: bool,
+) -> Result<InitRoleReport, CommandError> {
     let (settings, env) = (&context.settings.store, &context.env);
     let place = RepositoryLocation::new(settings, &role.name);
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok().filter(|dir| dir.is_dir());
@@ -45,12 +49,12 @@ pub(crate) async fn init(context: &CommandContext, role: &RoleSettings, new: boo
 }
 
 /// Gives this node a new identity.
-pub(crate) fn new_identity(context: &CommandContext) -> Result<NodeId, Error> {
+pub(crate) fn new_identity(context: &CommandContext) -> Result<NodeId, CommandError> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     Ok(identity::renew_identity(&state_dir, &context.env)?)
 }
 
-pub(crate) async fn run_init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     warn_of_exposures(&context.settings);
     let mut report = InitReport { roles: Vec::new(), new_identity: None };

@@ -1,18 +1,21 @@
 //! `runner journal show`.
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, until_cancelled};
 use crate::cli::exit::ExitKind;
 use crate::cli::{json, open, render, settings};
 use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository};
 
 /// The entries at the newest `last` numbers of the journal, oldest first.
-pub(crate) async fn journal(archive: &ReadOnlyRepository, last: u64) -> Result<Vec<JournalEntry>, Error> {
+pub(crate) async fn journal(archive: &ReadOnlyRepository, last: u64) -> Result<Vec<JournalEntry>, CommandError> {
     Ok(archive.records(last).await?)
 }
 
-pub(crate) async fn run_journal(session: &mut CliSession, args: &verbs::JournalShowArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_journal(
+    session: &mut CliSession,
+    args: &verbs::JournalShowArgs,
+) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let (archive, lines) = until_cancelled(&context.cancel, async {

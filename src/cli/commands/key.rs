@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::{Error, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::cli::context::{CliSession, CommandContext, node_context};
 use crate::cli::exit::ExitKind;
 use crate::cli::{json, open, render, settings, terminal};
@@ -17,7 +17,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::setup::KeyReport;
 
-pub(crate) async fn run_key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, Error> {
+pub(crate) async fn run_key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, CommandError> {
     let (role, direct) = args.place();
     let context = session.context(settings::for_role(&session.globals, direct, role)?);
     let role = settings::role(&context.settings, role)?;
@@ -57,7 +57,7 @@ pub(crate) async fn key(
     role: &RoleSettings,
     args: &verbs::KeyCommand,
     out: &mut (dyn Write + Send),
-) -> Result<Option<KeyReport>, Error> {
+) -> Result<Option<KeyReport>, CommandError> {
     let open = || open::repository(context, role);
     Ok(Some(match args {
         verbs::KeyCommand::Rotate(args) => Box::pin(rotated(context, role, args)).await?,
@@ -81,7 +81,7 @@ pub(crate) async fn rotated(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::KeyRotateArgs,
-) -> Result<KeyReport, Error> {
+) -> Result<KeyReport, CommandError> {
     let node_context = node_context(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
     let assessment = guard::run_probes(&node_context, role, None).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, CommandContext, node_context};
 use crate::cli::exit::ExitKind;
 use crate::cli::{json, open, render, settings};
@@ -48,7 +48,7 @@ pub(crate) async fn operate(
     context: &CommandContext,
     role: &RoleSettings,
     act: &OperateAction,
-) -> Result<OperateReport, Error> {
+) -> Result<OperateReport, CommandError> {
     let node_context = node_context(context, Arc::default()).await?;
     let opened = open::repository(context, role);
     let silent = || OpenError::Store(open::timeout_error(context, operate::PATIENCE));
@@ -62,7 +62,7 @@ pub(crate) async fn operate(
     let journal_access = sessions.journal_access().clone();
     let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), journal_access };
     let work = async {
-        Ok::<OperateReport, Error>(match act {
+        Ok::<OperateReport, CommandError>(match act {
             OperateAction::Takeover { force } => {
                 operator.take_over(&repository, role, assessment.as_ref(), *force).await?
             }
@@ -93,7 +93,7 @@ pub(crate) async fn run_operate(
     session: &mut CliSession,
     role: &RoleName,
     act: &OperateAction,
-) -> Result<ExitKind, Error> {
+) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let settings = settings::role(&context.settings, role)?;
     // Not interruptible: the result of an operator's act must be reported.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, CommandContext, node_context};
 use crate::cli::exit::{self, ExitKind};
 use crate::cli::{json, open, render, settings};
@@ -12,7 +12,11 @@ use crate::daemon::client::DaemonClient;
 use crate::job::prune::{self, PruneOutcome};
 
 /// Prunes a role, if this node is active for it; a dry run is allowed on any node.
-pub(crate) async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool) -> Result<PruneOutcome, Error> {
+pub(crate) async fn prune(
+    context: &CommandContext,
+    role: &RoleSettings,
+    dry_run: bool,
+) -> Result<PruneOutcome, CommandError> {
     let zone = &context.settings.timezone;
     if dry_run {
         let archive = open::read_only(context, role).await?;
@@ -32,7 +36,7 @@ pub(crate) async fn prune(context: &CommandContext, role: &RoleSettings, dry_run
     Ok(pruned?)
 }
 
-pub(crate) async fn run_prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let view = context.view();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::Error;
+use crate::cli::command_error::CommandError;
 use crate::cli::context::{CliSession, CommandContext, node_context};
 use crate::cli::exit::{self, ExitKind};
 use crate::cli::{json, open, render, settings};
@@ -36,7 +36,7 @@ pub(crate) async fn repair(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::RepairArgs,
-) -> Result<RepairReport, Error> {
+) -> Result<RepairReport, CommandError> {
     let store = open::store(context).await?;
     let (place, journal_access) =
         (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
@@ -71,7 +71,7 @@ pub(crate) async fn repair(
     Ok(report)
 }
 
-pub(crate) async fn run_repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = repair(&context, role, args).await?;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::Value;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::{Error, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::cli::commands::repair::recovery_inputs;
 use crate::cli::context::{CliSession, CommandContext, until_cancelled};
 use crate::cli::exit::{self, ExitKind};
@@ -30,7 +30,7 @@ pub(crate) async fn restore(
     archive: &ReadOnlyRepository,
     snapshot: &Snapshot,
     args: &verbs::RestoreArgs,
-) -> Result<RestoredSnapshot, Error> {
+) -> Result<RestoredSnapshot, CommandError> {
     let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
     let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
     let roots = source.roots().await?;
@@ -51,7 +51,7 @@ pub(crate) async fn salvage(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::RestoreArgs,
-) -> Result<RestoredSnapshot, Error> {
+) -> Result<RestoredSnapshot, CommandError> {
     let (progress, _display) = context.progress(&format!("restore {}", role.name));
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let (place, journal_access) =
@@ -92,7 +92,7 @@ fn restore_options(
     }
 }
 
-pub(crate) async fn run_restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<ExitKind, CommandError> {
     if let Some(second) = &args.second {
         let (what, role) = (format!("restore takes one role, and no further argument {second:?}"), &args.role);
         let todo = format!("name the snapshot with --snapshot: runner restore {role} --snapshot {second} --target DIR");

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::{Error, Interrupted};
+use crate::cli::command_error::CommandError;
 use crate::cli::commands::whoami::{ask_daemon, whoami_request};
 use crate::cli::context::{CliSession, CommandContext, until_cancelled};
 use crate::cli::exit::{self, ExitKind};
@@ -23,7 +23,7 @@ pub(crate) async fn verify(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::VerifyArgs,
-) -> Result<VerifyReport, Error> {
+) -> Result<VerifyReport, CommandError> {
     let store = open::store(context).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
     // A host that has only the bucket and the key remembers nothing.
@@ -47,7 +47,7 @@ pub(crate) async fn audit(
     context: &CommandContext,
     role: &RoleSettings,
     since: Timestamp,
-) -> Result<AuditReport, Error> {
+) -> Result<AuditReport, CommandError> {
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let plan = known_repository::recalled_slot_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
@@ -67,7 +67,7 @@ pub(crate) async fn audit(
     Ok(Box::pin(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker))).await?)
 }
 
-pub(crate) async fn run_verify(session: &mut CliSession, args: &verbs::VerifyArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_verify(session: &mut CliSession, args: &verbs::VerifyArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = until_cancelled(&context.cancel, verify(&context, role, args)).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn run_verify(session: &mut CliSession, args: &verbs::VerifyArg
     ))
 }
 
-pub(crate) async fn run_audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &args.roles)?;
     let back = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
@@ -89,7 +89,7 @@ pub(crate) async fn run_audit(session: &mut CliSession, args: &verbs::AuditArgs)
         // One role's error does not suppress the reports of the others.
         let result = until_cancelled(&context.cancel, audit(&context, role, since)).await;
         let result = match result {
-            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) if error.policy().exit == ExitKind::Interrupted => return Err(error),
             result => result.map_err(|error| error::with_causes_and_hint(error.as_ref(), &role.name)),
         };
         all.push(RoleAuditResult { role: role.name.clone(), since, result });

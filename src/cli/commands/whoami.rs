@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::args::verbs;
-use crate::cli::command_error::{Error, Interrupted, UsageError};
+use crate::cli::command_error::{CommandError, UsageError};
 use crate::cli::context::{CliSession, CommandContext, daemon_node_id, until_cancelled};
+use crate::cli::error_hints::policy::ErrorPolicy;
 use crate::cli::exit::{self, ExitKind};
 use crate::cli::{error, json, render, settings, terminal};
 use crate::config::RoleSettings;
@@ -24,7 +25,7 @@ use crate::store::{Store, StoreError};
 const IDENTITY_GLANCE: Duration = Duration::from_millis(300);
 
 /// This node's identity, and its status for these roles.
-pub(crate) async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
+pub(crate) async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result<WhoamiReport, CommandError> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = daemon_node_id(context, IDENTITY_GLANCE).await.ok().flatten();
     let mut exposures = context.settings.exposures();
@@ -80,12 +81,12 @@ fn store_connection(
 /// Interval of `whoami --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run_whoami(session: &mut CliSession, args: &verbs::WhoamiArgs) -> Result<ExitKind, Error> {
+pub(crate) async fn run_whoami(session: &mut CliSession, args: &verbs::WhoamiArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, args.role.as_slice())?;
     if args.watch {
         return match watch(session, &context, &roles).await {
-            Err(error) if error.is::<Interrupted>() => Ok(ExitKind::Interrupted),
+            Err(error) if error.policy().exit == ExitKind::Interrupted => Ok(ExitKind::Interrupted),
             ended => ended,
         };
     }
@@ -104,7 +105,7 @@ pub(crate) async fn watch(
     session: &mut CliSession,
     context: &CommandContext,
     roles: &[&RoleSettings],
-) -> Result<ExitKind, Error> {
+) -> Result<ExitKind, CommandError> {
     if session.globals.json {
         return Err(UsageError {
             message: "--watch together with --json".to_owned(),
@@ -128,7 +129,7 @@ pub(crate) async fn watch(
     }
 }
 
-pub(crate) async fn run_status(session: &mut CliSession) -> Result<ExitKind, Error> {
+pub(crate) async fn run_status(session: &mut CliSession) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &[])?;
     let report = until_cancelled(&context.cancel, whoami(&context, &roles)).await?;
@@ -139,7 +140,7 @@ pub(crate) async fn run_status(session: &mut CliSession) -> Result<ExitKind, Err
 /// Prints errors only. A script must never take a failure for an answer, so every failure except wrong usage and an
 /// interrupt exits as unknown.
 pub(crate) async fn run_is_active(session: &mut CliSession, args: &verbs::IsActiveArgs) -> ExitKind {
-    let asked: Result<RoleState, Error> = async {
+    let asked: Result<RoleState, CommandError> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
         until_cancelled(&context.cancel, async { Ok(Box::pin(is_active(&context, role)).await) }).await
@@ -148,7 +149,7 @@ pub(crate) async fn run_is_active(session: &mut CliSession, args: &verbs::IsActi
     match asked {
         Ok(state) => exit::of_is_active(state),
         Err(error) => {
-            let (exit, hint) = error::exit_and_hint(error.as_ref());
+            let ErrorPolicy { exit, hint } = error.policy();
             terminal::write_error(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
             if matches!(exit, ExitKind::Usage | ExitKind::Interrupted) { exit } else { ExitKind::Unknown }
         }

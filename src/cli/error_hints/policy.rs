@@ -1,70 +1,46 @@
-//! Exit code and hint of the errors that other errors wrap.
+//! The exit code and the hint of an error, and the trait by which each error of a command has them.
+
+use std::error::Error as StdError;
 
 use crate::cli::exit::ExitKind;
-use crate::store::{StoreError, StoreErrorKind};
 
-/// An exit code, and a hint if the error's own text has none.
-pub(crate) type ErrorPolicy = (ExitKind, Option<&'static str>);
+/// The exit code of an error, and a hint if the error's own text has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPolicy {
+    /// The exit code.
+    pub exit: ExitKind,
+    /// What to do about the error.
+    pub hint: Option<String>,
+}
 
-/// The exit code for a failure, with this hint.
-pub(crate) fn failed(advice: &'static str) -> ErrorPolicy {
-    (ExitKind::Failed, Some(advice))
+/// An error that a command may end with. In a command, `?` on an error without this trait does not compile.
+///
+/// An error that wraps another one returns the policy of the wrapped error, unless it knows a better one.
+pub trait CommandPolicy: StdError + Send + Sync + 'static {
+    /// The exit code and the hint.
+    fn policy(&self) -> ErrorPolicy;
+
+    /// The text without its hints, and these hints, for a document that has a field for each. `None`: the text contains
+    /// no hints.
+    fn separate_hints(&self) -> Option<(String, Option<String>)> {
+        None
+    }
 }
 
 /// The exit code for a failure; the error's text needs no hint.
-pub(crate) const PLAIN: ErrorPolicy = (ExitKind::Failed, None);
+pub(super) const PLAIN: ErrorPolicy = unhinted(ExitKind::Failed);
 
-pub(crate) fn store(error: &StoreError) -> ErrorPolicy {
-    match error.kind {
-        StoreErrorKind::NotFound => failed(
-            "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
-        ),
-        StoreErrorKind::NoSuchStore if error.store.starts_with("s3:") => failed(
-            "check [store] url and endpoint. If there was a store, keep what is there and find out what happened to \
-             it; create the bucket only for a new store.",
-        ),
-        StoreErrorKind::NoSuchStore => failed(
-            "check [store] url, and whether the disk is mounted. If there was a store, keep what is there and find \
-             out what happened to it; create the directory only for a new store.",
-        ),
-        StoreErrorKind::Denied if error.store.starts_with("file:") => failed(
-            "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the directory's owner and mode.",
-        ),
-        StoreErrorKind::Denied => failed("check the credentials, and what the bucket's policy allows them."),
-        StoreErrorKind::NoCredentials => failed(
-            "name a file that has them with [store] credentials_file: a line [default], then aws_access_key_id = … and \
-             aws_secret_access_key = …, mode 0600. Or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: in the shell, or for the systemd units in \
-             /etc/runner/environment.",
-        ),
-        StoreErrorKind::ReadOnly => failed(
-            "if only a systemd unit's sandbox prevents writing, 'runner config show --systemd=/etc/systemd/system' \
-             opens it. Otherwise find out why the store's file system is read-only (a disk that fails, a mount \
-             option) and make it writable. Restores work meanwhile.",
-        ),
-        StoreErrorKind::NoSpace => failed(
-            "make room on the store's disk or raise the quota; 'runner prune ROLE' frees what retention no longer keeps. Earlier \
-             backups are not touched.",
-        ),
-        StoreErrorKind::DiskFault => failed(
-            "look at the kernel's log and at the health of the store's disk; 'runner verify ROLE --read-data' names what is damaged.",
-        ),
-        StoreErrorKind::Unreachable => {
-            failed("check the network and [store] endpoint (http or https, host and port), then try again: it is safe.")
-        }
-        StoreErrorKind::TooLarge => failed(
-            "runner writes no object of that size: another program wrote it, or the disk is damaged. Find out who \
-             can write to the store, and keep what is there; 'runner verify ROLE' names what is affected.",
-        ),
-        StoreErrorKind::NotAnObject => failed(
-            "find out who put it there, and remove it: runner does not. If a folder of the store is on another disk, \
-             mount it there instead of linking to it.",
-        ),
-        StoreErrorKind::Unsupported => PLAIN,
-        StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
-        StoreErrorKind::Untrusted => failed(
-            "name the authority that signed the certificate with [store] ca_file, and have an expired certificate \
-             renewed. Check that [store] endpoint matches the name in the certificate, and check this node's clock.",
-        ),
-        StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
-    }
+/// The exit code for a failure, with this hint.
+pub(super) fn failed(hint: impl Into<String>) -> ErrorPolicy {
+    hinted(ExitKind::Failed, hint)
+}
+
+/// This exit code with this hint.
+pub(super) fn hinted(exit: ExitKind, hint: impl Into<String>) -> ErrorPolicy {
+    ErrorPolicy { exit, hint: Some(hint.into()) }
+}
+
+/// This exit code without a hint.
+pub(super) const fn unhinted(exit: ExitKind) -> ErrorPolicy {
+    ErrorPolicy { exit, hint: None }
 }

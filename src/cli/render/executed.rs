@@ -21,7 +21,7 @@ pub fn text(role: &RoleName, executed: &ExecOutcome, view: &RenderContext) -> Op
             format!("not run: {why}")
         }
     };
-    Some(view.page.wrap(&format!("{role}: "), 2, &text))
+    Some(view.page.wrap_advised(&format!("{role}: "), 2, &text))
 }
 
 /// Why a command was ended.

@@ -68,7 +68,7 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> Stri
 
 /// The message that this node did not prune.
 pub fn refused(role: &RoleName, why: &str, view: &RenderContext) -> String {
-    view.page.wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
+    view.page.wrap_advised(&format!("{role}: "), 2, &format!("not pruned — {why}"))
 }
 
 fn verdicts(verdicts: &[RetentionVerdict], view: &RenderContext) -> String {
