@@ -17,6 +17,7 @@ use crate::job::backup::request::BackupOptions;
 use crate::job::local_state::process_memory::ProcessMemory;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
+use crate::job::operate::OperatorContext;
 use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
@@ -122,6 +123,17 @@ impl JobFixture {
             memory: ProcessMemory::default(),
             inputs: NodeInputs::default(),
             leases: LeaseSessions::default(),
+        }
+    }
+
+    /// Node `n` as an operator changes the role on it, without a state directory.
+    pub(crate) fn operator(&self, n: u8, name: &str) -> OperatorContext<'_> {
+        OperatorContext {
+            node: WriterNode { id: NodeId([n; 16]), name: name.to_owned() },
+            instance: InstanceId([n; 8]),
+            env: &self.env,
+            state_dir: None,
+            journal_access: JournalAccess::default(),
         }
     }
 

@@ -127,14 +127,15 @@ impl UnsavedFailures {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::job::node::run_failure_file::RunFailureFile;
     use crate::job::report::run_summary::RunStep;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
-    fn failure(error: &str) -> RunFailure {
+    /// A failed run that is not counted yet.
+    pub(crate) fn failure(error: &str) -> RunFailure {
         let time = Timestamp::UNIX_EPOCH;
         RunFailure {
             outcome: RunOutcome::Failed,

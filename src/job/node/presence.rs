@@ -326,6 +326,7 @@ pub(crate) fn config_drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWar
 mod tests {
     use super::*;
     use crate::job::local_state::process_memory::ProcessMemory;
+    use crate::job::local_state::run_failure::tests::failure;
     use crate::job::local_state::saved_state::ANNOUNCEMENT_INTERVAL;
     use crate::job::node::run_failure_file::RunFailureFile;
     use crate::job::report::RunOutcome;
@@ -399,15 +400,7 @@ mod tests {
             Some(RoleWarning::LeaseDrift { theirs: LeaseKind::None, .. })
         ));
         assert_eq!(read_live_peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), LivePeers::default());
-        let failed = RunFailure {
-            outcome: RunOutcome::Failed,
-            step: RunStep::Run,
-            time: now,
-            slot: None,
-            error: "/srv/secret: permission denied".to_owned(),
-            failures: 0,
-            after: None,
-        };
+        let failed = RunFailure { time: now, ..failure("/srv/secret: permission denied") };
         let kept = RunFailureFile::of_node(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;

@@ -45,6 +45,16 @@ impl Stage {
         Self { duty: RoleController::new(terms), now }
     }
 
+    /// A role without a lease that has taken over, and backs up slot [`ONE`].
+    fn backing_up_without_lease() -> Self {
+        let mut stage = Self::new(|role| role.lease = LeaseKind::None);
+        stage.on(RoleEvent::Tick);
+        stage.probes(ProbeAnswer::Yes);
+        assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
+        assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+        stage
+    }
+
     fn on(&mut self, event: RoleEvent) -> Vec<RoleEffect> {
         self.duty.on_event(self.now, event)
     }
@@ -395,11 +405,7 @@ fn who_gave_the_lease_up_lets_others_ask_first() {
 
 #[test]
 fn without_a_lease_work_ends_when_the_probes_say_no() {
-    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
-    stage.on(RoleEvent::Tick);
-    stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
-    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    let mut stage = Stage::backing_up_without_lease();
     assert_eq!(stage.on(RoleEvent::Borrowers(1)), []);
     assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::EndBorrowers, RoleEffect::Cancel]);
 }

@@ -1,17 +1,15 @@
 //! Journals whose head is in a register, over a store that ignores conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::*;
 use crate::config::RoleSettings;
-use crate::env::Clock;
+use crate::env::testing::SteppingClock;
 use crate::ids::{ClusterId, NodeId, Seq, Term};
 use crate::job::operate::adopt::adopt;
 use crate::job::operate::{OperatorContext, RoleChange};
@@ -71,14 +69,7 @@ impl Place {
     }
 
     fn operator(&self, n: u8) -> OperatorContext<'_> {
-        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
-        OperatorContext {
-            node,
-            instance: InstanceId([n; 8]),
-            env: &self.rig.env,
-            state_dir: None,
-            journal_access: self.journal_access(),
-        }
+        OperatorContext { journal_access: self.journal_access(), ..self.rig.operator(n, &format!("node{n}")) }
     }
 
     fn head_name(&self) -> String {
@@ -175,20 +166,6 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     assert_eq!(place.check().await, 3);
 }
 
-/// A clock on which a minute passes between two readings.
-#[derive(Debug, Default)]
-struct Hasty(AtomicU64);
-
-impl Clock for Hasty {
-    fn now(&self) -> Timestamp {
-        Env::host().clock.now()
-    }
-
-    fn boottime(&self) -> Duration {
-        Duration::from_secs(self.0.fetch_add(61, Ordering::Relaxed))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     let place = Place::new().await;
@@ -198,7 +175,9 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
         place.rig.store.clone(),
         FaultPlan::exactly((3..99).map(|call| (call, InjectedFault::LostRequest))),
     );
-    let env = Env { clock: Arc::new(Hasty::default()), ..place.rig.env.clone() };
+    let env = &place.rig.env;
+    let clock = SteppingClock::new(Arc::clone(&env.clock), Duration::from_secs(61));
+    let env = Env { clock: Arc::new(clock), ..env.clone() };
     let journal = place.journal_over(1, &place.journal_access(), Arc::new(store), &env);
     let view = journal.read_until(Seq(1)).await.unwrap();
     let appended = journal.append_unfenced(&view, UnfencedAction::Resume).await;
