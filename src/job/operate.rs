@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_act_in_a_directory_is_warned_of_by_a_clock_that_is_ahead_although_nobody_asked_for_the_time() {
+    async fn each_act_in_a_directory_warns_of_a_clock_that_is_ahead_without_a_time_request() {
         let (rig, dir) = (JobFixture::new().await, tempfile::tempdir().unwrap());
         let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &rig.env).unwrap());
         init(store, &rig.role.name, &rig.role.key, &JournalAccess::default(), &rig.env).await.unwrap();

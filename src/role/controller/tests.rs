@@ -431,7 +431,7 @@ fn a_lease_that_is_not_renewed_in_time_is_not_ones_own_any_more() {
 }
 
 #[test]
-fn whoever_lost_the_lease_is_stopped_by_its_permit_and_gives_nothing_up() {
+fn a_node_that_lost_the_lease_is_stopped_by_its_permit_and_releases_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([2; 8]) };
@@ -597,7 +597,7 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
 }
 
 #[test]
-fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
+fn a_slot_that_passed_since_the_journal_was_read_is_not_yet_a_silent_holder() {
     let mut stage = Stage::new(|role| {
         role.lease = LeaseKind::None;
         role.takeover_after = Duration::from_secs(5);
@@ -631,7 +631,7 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
 }
 
 #[test]
-fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
+fn a_requested_run_is_started_or_refused() {
     let mut stage = Stage::new(|_| {});
     stage.on(RoleEvent::Tick);
     assert!(!stage.duty.is_run_requested());
