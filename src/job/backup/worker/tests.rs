@@ -344,7 +344,7 @@ fn a_batch_is_handed_on_in_parts() {
         }
     }
     let todo = |name: &std::path::PathBuf| {
-        let path = tree_path(&name);
+        let path = tree_path(name);
         let stat = crate::tree::stat::Stat::of(File::open(name).unwrap()).unwrap();
         PendingEntry { scanned: ScannedEntry { path, stat }, decision: EntryDecision::Describe, base: None }
     };
