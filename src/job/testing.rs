@@ -15,9 +15,12 @@ use crate::job::admission::role_journal::RoleJournal;
 use crate::job::backup::outcome::CommittedBackup;
 use crate::job::backup::request::BackupOptions;
 use crate::job::local_state::process_memory::ProcessMemory;
+use crate::job::local_state::run_failure::RunFailure;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
 use crate::job::operate::OperatorContext;
+use crate::job::report::RunOutcome;
+use crate::job::report::run_summary::RunStep;
 use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
@@ -174,6 +177,19 @@ impl JobFixture {
         let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
         assert!(!nowhere.exists(), "reading creates nothing");
         archive
+    }
+}
+
+/// A failed run that is not counted yet.
+pub(crate) fn failure(error: &str) -> RunFailure {
+    RunFailure {
+        outcome: RunOutcome::Failed,
+        step: RunStep::Run,
+        time: Timestamp::UNIX_EPOCH,
+        slot: None,
+        error: error.to_owned(),
+        failures: 0,
+        after: None,
     }
 }
 

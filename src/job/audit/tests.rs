@@ -9,7 +9,6 @@ use crate::config::Schedule;
 use crate::ids::{Digest, Seq};
 use crate::job::backup::request::BackupOptions;
 
-use crate::job::local_state::run_failure::tests::failure;
 use crate::job::node::context::NodeContext;
 use crate::job::report::audited::{AuditFinding, AuditNote};
 use crate::job::report::run_summary::RunStep;
@@ -17,7 +16,7 @@ use crate::job::report::run_summary::RunStep;
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::verified::{DamageKind, DamagedObject};
-use crate::job::testing::JobFixture;
+use crate::job::testing::{JobFixture, failure};
 use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::store::SizeLimit;

@@ -326,12 +326,11 @@ pub(crate) fn config_drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWar
 mod tests {
     use super::*;
     use crate::job::local_state::process_memory::ProcessMemory;
-    use crate::job::local_state::run_failure::tests::failure;
     use crate::job::local_state::saved_state::ANNOUNCEMENT_INTERVAL;
     use crate::job::node::run_failure_file::RunFailureFile;
     use crate::job::report::RunOutcome;
     use crate::job::report::run_summary::RunStep;
-    use crate::job::testing::JobFixture;
+    use crate::job::testing::{JobFixture, failure};
 
     #[test]
     fn a_node_of_the_same_name_that_is_seen_no_more_is_what_this_one_was() {

@@ -11,9 +11,8 @@ use super::*;
 use crate::config::{KeySource, Schedule, StoreUrl};
 use crate::job::backup::request::BackupOptions;
 use crate::job::local_state::run_failure::RunFailure;
-use crate::job::local_state::run_failure::tests::failure;
 use crate::job::report::whoami::StateReason;
-use crate::job::testing::JobFixture;
+use crate::job::testing::{JobFixture, failure};
 use crate::store::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, StoreCapabilities, StoreErrorKind,
 };
