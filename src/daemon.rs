@@ -4,6 +4,29 @@
 //! Each role has a task of its own that performs what its [`RoleController`](crate::role::controller::RoleController)
 //! decides. No role can hold up another one, except through the limit on concurrent runs. This room starts and stops
 //! those tasks, follows the config, and reports the status to systemd.
+//! # Example
+//!
+//! A process that is to back a role up asks the daemon of its node for the run, and runs it itself if there is no daemon.
+//!
+//! ```
+//! use runner::daemon::client::DaemonClient;
+//! use runner::job::backup::request::BackupRequest;
+//! use runner::job::node::progress::JobProgress;
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! # let runtime_dir = tempfile::tempdir()?;
+//! let role = "app".parse()?;
+//! if let Some(daemon) = DaemonClient::find(runtime_dir.path()).await? {
+//!     let (report, _) = daemon.back_up(&role, BackupRequest::default(), &JobProgress::default()).await?;
+//!     println!("{:?}", report.outcome);
+//! } else {
+//!     println!("no daemon runs on this node");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod client;
 mod clients;

@@ -333,3 +333,38 @@ impl LockGuard for file::FileLock {
         file::FileLock::write_pid(self);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A clock on which `step` passes between two readings of the time since boot.
+    #[derive(Debug)]
+    pub(crate) struct SteppingClock {
+        inner: Arc<dyn Clock>,
+        step: Duration,
+        readings: AtomicU32,
+    }
+
+    impl SteppingClock {
+        pub(crate) fn new(inner: Arc<dyn Clock>, step: Duration) -> Self {
+            Self { inner, step, readings: AtomicU32::new(0) }
+        }
+    }
+
+    impl Clock for SteppingClock {
+        fn now(&self) -> Timestamp {
+            self.inner.now()
+        }
+
+        fn boottime(&self) -> Duration {
+            self.inner.boottime() + self.step * self.readings.fetch_add(1, Ordering::SeqCst)
+        }
+
+        fn boot_id(&self) -> Option<[u8; 32]> {
+            self.inner.boot_id()
+        }
+    }
+}

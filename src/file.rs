@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_waits_for_a_fifo_in_the_place_of_a_file() {
+    fn a_fifo_in_the_place_of_a_file_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = |name: &str| {
             let path = dir.path().join(name);

@@ -91,7 +91,7 @@ fn make(tool: &[&str], root: &Path, file: &str) {
 }
 
 #[test]
-fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
+fn the_group_may_read_the_config_and_only_root_the_key() {
     assert!(rustix::process::geteuid().is_root(), "groups are root's: run these tests as root, as CI does");
     let dir = tempfile::tempdir().unwrap();
     let (root, etc) = (dir.path(), dir.path().join("etc/runner"));

@@ -8,7 +8,9 @@ use runner::config::{ConfigEnvironment, Settings};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let parse = |text: &str| Settings::parse(&[(PathBuf::from("/etc/runner.toml"), text.to_owned())], &ConfigEnvironment::default());
+    let parse = |text: &str| {
+        Settings::parse(&[(PathBuf::from("/etc/runner.toml"), text.to_owned())], &ConfigEnvironment::default())
+    };
     match parse(text) {
         Ok(settings) => {
             let rendered = settings.render();

@@ -7,6 +7,6 @@ use runner::repo::format::RepositoryFormat;
 fuzz_target!(|data: &[u8]| {
     let role = "app".parse().expect("a role's name");
     if let Ok(format) = RepositoryFormat::parse(data, &role) {
-        let _ = format.clear_master().map(|master| RepositoryFormat::verify(data, &format.keys(master)));
+        let _ = format.plaintext_key().map(|key| RepositoryFormat::verify(data, &format.derive_keys(key)));
     }
 });

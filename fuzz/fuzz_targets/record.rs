@@ -21,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
         let Ok(mut record) = Record::decode(object, None) else { return };
         assert_eq!(Record::decode(&record.encode(&keys), Some(&keys)).as_ref(), Ok(&record));
         let view = view.get_or_insert_with(|| {
-            JournalView::before_checkpoint(&record).unwrap_or_else(|| JournalView::empty(record.role.clone(), record.repo))
+            JournalView::before_checkpoint(&record)
+                .unwrap_or_else(|| JournalView::empty(record.role.clone(), record.repo))
         });
         // No mutation finds the digest of the record before, nor the takeover's.
         record.prev = view.head.as_ref().map(|head| head.digest);

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_role_is_told_from_those_who_watch() {
+    fn the_holder_is_distinguished_from_standbys() {
         let mut view = JournalView::empty("app".parse().unwrap(), RepoId([1; 16]));
         assert_eq!(
             JournalSummary::of(&view, at(0)).reporter_status(ME, true),

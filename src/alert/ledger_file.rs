@@ -94,13 +94,15 @@ mod tests {
 
     use super::*;
 
+    /// Puts an alert into the ledger: its ID.
+    fn enqueue(ledger_file: &AlertLedgerFile) -> u64 {
+        ledger_file.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
+    }
+
     #[test]
     fn two_processes_of_a_node_keep_one_ledger_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let enqueue = |ledger_file: &AlertLedgerFile| {
-            ledger_file.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
-        };
         assert_eq!((enqueue(&one), enqueue(&two), enqueue(&one)), (0, 1, 2));
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert_eq!(enqueue(&AlertLedgerFile::new(dir.path())), 0);
@@ -112,9 +114,6 @@ mod tests {
     fn what_could_not_be_written_is_known_to_the_process_until_the_file_says_something_else() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let enqueue = |ledger_file: &AlertLedgerFile| {
-            ledger_file.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
-        };
         assert_eq!(enqueue(&one), 0);
         // The file can be read but not written, as on a disk that is full.
         let temporary = dir.path().join(FILE).with_extension("new");

@@ -88,15 +88,10 @@ impl DaemonClient {
     /// # Errors
     /// The daemon does not answer in time, or refuses.
     pub async fn node(&self, patience: Duration) -> Result<NodeId, ClientError> {
-        let asked = async {
-            let (mut reader, _writer) = self.ask(DaemonRequestKind::Node).await?;
-            match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                DaemonResponse::Node(id) => Ok(id),
-                DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
-                _ => Err(ClientError::HungUp),
-            }
-        };
-        tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
+        match self.query(DaemonRequestKind::Node, patience).await? {
+            DaemonResponse::Node(id) => Ok(id),
+            _ => Err(ClientError::HungUp),
+        }
     }
 
     /// Asks the daemon for this node's status for each role, for at most `patience`.
@@ -104,12 +99,19 @@ impl DaemonClient {
     /// # Errors
     /// The daemon does not answer in time, or refuses.
     pub async fn role_statuses(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
+        match self.query(DaemonRequestKind::RoleStatuses, patience).await? {
+            DaemonResponse::RoleStatuses(statuses) => Ok(statuses),
+            _ => Err(ClientError::HungUp),
+        }
+    }
+
+    /// Asks the daemon for its one answer to a request, for at most `patience`.
+    async fn query(&self, request: DaemonRequestKind, patience: Duration) -> Result<DaemonResponse, ClientError> {
         let asked = async {
-            let (mut reader, _writer) = self.ask(DaemonRequestKind::RoleStatuses).await?;
+            let (mut reader, _writer) = self.ask(request).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                DaemonResponse::RoleStatuses(words) => Ok(words),
                 DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
-                _ => Err(ClientError::HungUp),
+                answer => Ok(answer),
             }
         };
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_hear_of_it_whoever_asked() {
+    async fn a_recovery_is_published_whichever_request_finds_it() {
         let settings =
             StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
         let stores = StoreConnector::connected_to(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nobody_locks_himself_out() {
+    async fn the_last_key_and_the_callers_own_key_are_not_removed() {
         let rig = JobFixture::new().await;
         let first = rig.role.key.clone();
         let own = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;

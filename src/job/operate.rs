@@ -340,7 +340,6 @@ mod tests {
     use crate::clock_doubt::{ClockDoubt, ClockDoubts};
     use crate::config::Probe;
     use crate::env::Clock;
-    use crate::ids::NodeId;
     use crate::job::backup::request::BackupOptions;
     use crate::job::repository::init::init;
     use crate::job::testing::JobFixture;
@@ -348,21 +347,10 @@ mod tests {
     use crate::store::dir::DirStore;
     use crate::store::{SizeLimit, Store};
 
-    fn operator(rig: &JobFixture, n: u8) -> OperatorContext<'_> {
-        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
-        OperatorContext {
-            node,
-            instance: InstanceId([n; 8]),
-            env: &rig.env,
-            state_dir: None,
-            journal_access: JournalAccess::default(),
-        }
-    }
-
     #[tokio::test]
     async fn acts_are_recorded_once_and_change_no_term() {
         let rig = JobFixture::new().await;
-        let (first, second) = (operator(&rig, 1), operator(&rig, 2));
+        let (first, second) = (rig.operator(1, "node1"), rig.operator(2, "node2"));
         let take_over = async |by: &OperatorContext<'_>| {
             by.take_over(&rig.repository, &rig.role, None, false).await.unwrap().change
         };
@@ -399,7 +387,7 @@ mod tests {
         let ask = BackupOptions { slot: Some(now + year), ..BackupOptions::default() };
         let wrong = rig.backup_as(&rig.node_context(), &ask).await.snapshot;
         assert!(wrong.time.duration_since(now) > year / 2);
-        let operator = operator(&rig, 1);
+        let operator = rig.operator(1, "node1");
         let RoleChange::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
             panic!("amended")
         };
@@ -454,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_act_in_a_directory_is_warned_of_by_a_clock_that_is_ahead_although_nobody_asked_for_the_time() {
+    async fn each_act_in_a_directory_warns_of_a_clock_that_is_ahead_without_a_time_request() {
         let (rig, dir) = (JobFixture::new().await, tempfile::tempdir().unwrap());
         let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &rig.env).unwrap());
         init(store, &rig.role.name, &rig.role.key, &JournalAccess::default(), &rig.env).await.unwrap();
@@ -462,7 +450,7 @@ mod tests {
             let env = Env { clock: Arc::new(Ahead), clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
             let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &env).unwrap());
             let repository = Repository::open(store, &rig.role.name, &rig.role.key).await.unwrap();
-            let by = OperatorContext { env: &env, ..operator(&rig, 1) };
+            let by = OperatorContext { env: &env, ..rig.operator(1, "node1") };
             match act {
                 UnfencedAction::Resume => by.resume(&repository).await.unwrap(),
                 _ => by.pause(&repository, None, None).await.unwrap(),
@@ -478,7 +466,7 @@ mod tests {
         let rig = JobFixture::new().await;
         let hours = SignedDuration::from_hours(5);
         let env = Env { clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
-        let (first, second) = (operator(&rig, 1), OperatorContext { env: &env, ..operator(&rig, 2) });
+        let (first, second) = (rig.operator(1, "node1"), OperatorContext { env: &env, ..rig.operator(2, "node2") });
         // Dated by the store's clock, which is wrong here.
         rig.memory.set_clock_offset(hours);
         second.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
@@ -508,7 +496,7 @@ mod tests {
         let mut rig = JobFixture::new().await;
         let now = rig.env.clock.now();
         rig.made_at(now + SignedDuration::from_hours(365 * 24));
-        let operator = operator(&rig, 1);
+        let operator = rig.operator(1, "node1");
         let RoleChange::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
         };
@@ -520,7 +508,7 @@ mod tests {
     #[tokio::test]
     async fn a_pause_ends_by_the_clock_of_the_store() {
         let rig = JobFixture::new().await;
-        let operator = operator(&rig, 1);
+        let operator = rig.operator(1, "node1");
         operator.pause(&rig.repository, None, None).await.unwrap();
         let years = SignedDuration::from_hours(700 * 24);
         rig.memory.set_clock_offset(-years);
@@ -533,7 +521,7 @@ mod tests {
     async fn a_node_that_would_not_work_takes_the_role_by_force_alone() {
         let mut rig = JobFixture::new().await;
         rig.role.eligible = Some(Probe::Mounted { path: "/srv".into() });
-        let by = operator(&rig, 1);
+        let by = rig.operator(1, "node1");
         let said = |answer| ProbeAssessment { answer, fallback: None, results: Vec::new() };
         for (answer, is_unknown) in [(ProbeAnswer::No, false), (ProbeAnswer::Unknown, true)] {
             let refused = by.take_over(&rig.repository, &rig.role, Some(&said(answer)), false).await;
@@ -548,7 +536,7 @@ mod tests {
         let bytes =
             rig.store.get(&crate::repo::object_keys::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
-        let by = operator(&rig, 2);
+        let by = rig.operator(2, "node2");
         by.take_over(&rig.repository, &rig.role, Some(&said(ProbeAnswer::Yes)), true).await.unwrap();
         let bytes =
             rig.store.get(&crate::repo::object_keys::record(&rig.role.name, Seq(2)), SizeLimit::INDEX).await.unwrap();

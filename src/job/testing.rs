@@ -15,8 +15,12 @@ use crate::job::admission::role_journal::RoleJournal;
 use crate::job::backup::outcome::CommittedBackup;
 use crate::job::backup::request::BackupOptions;
 use crate::job::local_state::process_memory::ProcessMemory;
+use crate::job::local_state::run_failure::RunFailure;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
+use crate::job::operate::OperatorContext;
+use crate::job::report::RunOutcome;
+use crate::job::report::run_summary::RunStep;
 use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
@@ -125,6 +129,17 @@ impl JobFixture {
         }
     }
 
+    /// Node `n` as an operator changes the role on it, without a state directory.
+    pub(crate) fn operator(&self, n: u8, name: &str) -> OperatorContext<'_> {
+        OperatorContext {
+            node: WriterNode { id: NodeId([n; 16]), name: name.to_owned() },
+            instance: InstanceId([n; 8]),
+            env: &self.env,
+            state_dir: None,
+            journal_access: JournalAccess::default(),
+        }
+    }
+
     pub(crate) async fn backup_by(&self, node_context: &NodeContext) -> CommittedBackup {
         self.backup_as(node_context, &BackupOptions::default()).await
     }
@@ -162,6 +177,19 @@ impl JobFixture {
         let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
         assert!(!nowhere.exists(), "reading creates nothing");
         archive
+    }
+}
+
+/// A failed run that is not counted yet.
+pub(crate) fn failure(error: &str) -> RunFailure {
+    RunFailure {
+        outcome: RunOutcome::Failed,
+        step: RunStep::Run,
+        time: Timestamp::UNIX_EPOCH,
+        slot: None,
+        error: error.to_owned(),
+        failures: 0,
+        after: None,
     }
 }
 

@@ -349,7 +349,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_generation_opens_its_own_and_nobody_without_it_opens_or_vouches() {
+    fn a_generation_of_the_key_is_needed_to_open_and_to_authenticate() {
         let old = keys(Cipher::Aes256GcmSiv);
         let (between, new) = rotated(&old);
         assert_eq!((between.generation(), new.generation()), (KeyGeneration(0), KeyGeneration(1)));

@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use crate::ids::ChunkId;
     use crate::repo::entry::{OwnerAndMode, TreePath, Xattr};
+    use crate::tree::testing::stat;
 
     fn file() -> ManifestEntry {
         ManifestEntry {
@@ -108,24 +109,6 @@ mod tests {
             owner: OwnerAndMode { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "g".into() },
             mtime: UnixNanos(50),
             xattrs: vec![],
-        }
-    }
-
-    fn stat() -> Stat {
-        Stat {
-            kind: FileType::File,
-            mode: 0o644,
-            uid: 1,
-            gid: 2,
-            size: 3,
-            mtime: UnixNanos(50),
-            ctime: UnixNanos(60),
-            dev: 9,
-            ino: 7,
-            nlink: 1,
-            rdev: (0, 0),
-            blocks: 8,
-            flags: crate::tree::flags::FileFlags::default(),
         }
     }
 

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_has_a_name_and_nobody_else_has_to() {
+    fn root_has_a_name_and_unknown_numbers_have_none() {
         let names = OwnerNames::new();
         assert_eq!([names.user(0), names.group(0)].map(|name| name.to_string()), ["root", "root"]);
         assert!(names.user(3_999_999_999).is_empty() && names.group(3_999_999_999).is_empty());

@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_source_fails_for_whoever_may_not_read_it() {
+    fn a_source_that_this_user_may_not_read_fails() {
         let (dir, _) = dir();
         for name in ["dir", "file"] {
             let path = dir.path().join(name);

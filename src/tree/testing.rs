@@ -5,7 +5,9 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use crate::repo::entry::TreePath;
+use crate::repo::entry::{TreePath, UnixNanos};
+use crate::tree::flags::FileFlags;
+use crate::tree::stat::{FileType, Stat};
 
 /// A fresh directory that every user may enter, and its path in a tree.
 pub(crate) fn dir() -> (tempfile::TempDir, TreePath) {
@@ -24,6 +26,25 @@ pub(crate) fn tree_path(path: &Path) -> TreePath {
 /// `below` as seen from `base`.
 pub(crate) fn at(base: &TreePath, below: impl AsRef<[u8]>) -> TreePath {
     TreePath::new([base.as_bytes(), b"/", below.as_ref()].concat()).unwrap()
+}
+
+/// The attributes of a small regular file.
+pub(crate) fn stat() -> Stat {
+    Stat {
+        kind: FileType::File,
+        mode: 0o644,
+        uid: 1,
+        gid: 2,
+        size: 3,
+        mtime: UnixNanos(50),
+        ctime: UnixNanos(60),
+        dev: 9,
+        ino: 7,
+        nlink: 1,
+        rdev: (0, 0),
+        blocks: 8,
+        flags: FileFlags::default(),
+    }
 }
 
 /// Runs `f` in a thread that has no more rights on files than the user `nobody`, whichever user runs the tests. The

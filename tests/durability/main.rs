@@ -2,7 +2,7 @@
 //! change that they made to it, and what is left must keep the promises: the journal reads, every snapshot that it names
 //! restores, every snapshot whose backup had returned is there, and the next run goes on.
 //!
-//! SIGKILL (`kill.rs`) cannot show this: the page cache survives the process.
+//! SIGKILL (`tests/kill/`) cannot show this: the page cache survives the process.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -34,11 +34,21 @@ fn registers(settings: &EtcdSettings) -> Arc<dyn RegisterService> {
     Arc::new(EtcdRegisters::open(settings.clone()))
 }
 
-/// Everything that a register promises.
-async fn contract(registers: &dyn RegisterService) {
+async fn value(register: &Arc<dyn Register>) -> Option<Bytes> {
+    register.read().await.unwrap().value
+}
+
+/// The suite that every kind of register passes. `connect` gives a process its way to the registers, which are empty at
+/// the beginning.
+async fn contract(connect: &dyn Fn() -> Arc<dyn RegisterService>) {
+    a_swap_needs_the_value_it_expects(connect().as_ref()).await;
+    counters_lose_no_increment(connect().as_ref()).await;
+    of_racing_writers_each_gets_numbers_of_its_own(connect).await;
+}
+
+async fn a_swap_needs_the_value_it_expects(registers: &dyn RegisterService) {
     let (one, same, other) = (registers.register("a/head"), registers.register("a/head"), registers.register("b/head"));
     let (a, b, empty) = (Bytes::from_static(b"a"), Bytes::from_static(b"b\0\xff\n"), Bytes::new());
-    let value = async |register: &Arc<dyn Register>| register.read().await.unwrap().value;
     assert_eq!(value(&one).await, None);
     assert_eq!(one.compare_and_swap(Some(&a), b.clone()).await, Ok(CasOutcome::Mismatch(None)), "nothing is no value");
     assert_eq!(
@@ -59,8 +69,9 @@ async fn contract(registers: &dyn RegisterService) {
     );
     assert_eq!((value(&one).await, value(&other).await), (Some(b), None));
     assert_eq!(one.read().await.unwrap().cluster, other.read().await.unwrap().cluster);
+}
 
-    // Compare-and-swap increments: none is lost.
+async fn counters_lose_no_increment(registers: &dyn RegisterService) {
     const WORKERS: u64 = 6;
     const EACH: u64 = 25;
     let counter = registers.register("counter");
@@ -83,11 +94,36 @@ async fn contract(registers: &dyn RegisterService) {
     assert_eq!(value(&counter).await, Some(Bytes::from((WORKERS * EACH).to_string())));
 }
 
+/// Each writer of a journal has a way of its own to the register.
+async fn of_racing_writers_each_gets_numbers_of_its_own(connect: &dyn Fn() -> Arc<dyn RegisterService>) {
+    const WRITERS: u8 = 8;
+    const EACH: usize = 40;
+    let place = Place::new(connect()).await;
+    let writers = (0..WRITERS).map(|n| {
+        let journal = place.journal(n, connect());
+        tokio::spawn(async move { append(&journal, EACH).await })
+    });
+    let mut all = BTreeSet::new();
+    for writer in writers.collect::<Vec<_>>() {
+        for seq in writer.await.unwrap() {
+            assert!(all.insert(seq), "{seq} was given twice");
+        }
+    }
+    assert_eq!(all.len(), usize::from(WRITERS) * EACH);
+    assert_eq!(place.records().await, all.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_register_keeps_what_it_promises() {
-    contract(&MemoryRegisters::new(ClusterId([1; 8]))).await;
+async fn registers_in_memory() {
+    let registers = MemoryRegisters::new(ClusterId([1; 8]));
+    contract(&|| Arc::new(registers.clone())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registers_in_etcd() {
     let etcd = EtcdCluster::cluster();
-    contract(registers(&settings(etcd.endpoints(), PATIENT)).as_ref()).await;
+    let settings = settings(etcd.endpoints(), PATIENT);
+    contract(&|| registers(&settings)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,26 +143,28 @@ async fn a_register_tells_a_refusal_from_silence() {
 struct Place {
     env: Env,
     memory: MemoryStore,
+    registers: Arc<dyn RegisterService>,
     repository: Repository,
 }
 
 impl Place {
-    async fn new(etcd: &EtcdSettings) -> Self {
+    async fn new(registers: Arc<dyn RegisterService>) -> Self {
         let (env, role) = (Env::host(), "app".parse::<RoleName>().unwrap());
         let memory = MemoryStore::new(&env);
         let store: Arc<dyn Store> = Arc::new(IgnoresConditions(Arc::new(memory.clone())));
-        let journal_access = JournalAccess::with(registers(etcd));
+        let journal_access = JournalAccess::with(Arc::clone(&registers));
         let (repository, _) = init(store, &role, &KeySource::None, &journal_access, &env).await.unwrap();
-        Self { env, memory, repository }
+        Self { env, memory, registers, repository }
     }
 
-    fn journal(&self, n: u8, etcd: &EtcdSettings) -> Journal {
+    /// The journal as node `n` writes it, by its way to the registers.
+    fn journal(&self, n: u8, registers: Arc<dyn RegisterService>) -> Journal {
         let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
-        JournalAccess::with(registers(etcd)).journal(&self.repository, &self.env, &node, InstanceId([n; 8])).unwrap()
+        JournalAccess::with(registers).journal(&self.repository, &self.env, &node, InstanceId([n; 8])).unwrap()
     }
 
-    /// The records in the store, each checked to continue the one before; the last is what `etcd` has.
-    async fn records(&self, etcd: &EtcdSettings) -> usize {
+    /// The records in the store, each checked to continue the one before; the last is what the register has.
+    async fn records(&self) -> usize {
         let (mut before, mut count) = (None, 0);
         let mut last = Bytes::new();
         for (key, object) in self.memory.objects().into_iter().filter(|(key, _)| key.contains("/journal/")) {
@@ -137,8 +175,8 @@ impl Place {
             before = Some(record::digest(&object));
             last = object;
         }
-        let register = registers(etcd).register(&head_name(self.repository.format.repo));
-        assert_eq!(register.read().await.unwrap().value, Some(last));
+        let register = self.registers.register(&head_name(self.repository.format.repo));
+        assert_eq!(value(&register).await, Some(last));
         count
     }
 }
@@ -159,27 +197,6 @@ async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     seqs
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_racing_writers_each_gets_numbers_of_its_own() {
-    const WRITERS: u8 = 8;
-    const EACH: usize = 25;
-    let etcd = EtcdCluster::cluster();
-    let settings = settings(etcd.endpoints(), PATIENT);
-    let place = Place::new(&settings).await;
-    let writers = (0..WRITERS).map(|n| {
-        let journal = place.journal(n, &settings);
-        tokio::spawn(async move { append(&journal, EACH).await })
-    });
-    let mut all = BTreeSet::new();
-    for writer in writers.collect::<Vec<_>>() {
-        for seq in writer.await.unwrap() {
-            assert!(all.insert(seq), "{seq} was given twice");
-        }
-    }
-    assert_eq!(all.len(), usize::from(WRITERS) * EACH);
-    assert_eq!(place.records(&settings).await, all.len());
-}
-
 /// A journal with one record, whose way to etcd can be cut; past it there is another.
 struct Wired {
     wire: TcpProxy,
@@ -194,8 +211,9 @@ impl Wired {
     async fn to(etcd: &EtcdCluster) -> Self {
         let wire = TcpProxy::to(etcd.port(0));
         let whole = settings(etcd.endpoints(), PATIENT);
-        let place = Place::new(&whole).await;
-        let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
+        let place = Place::new(registers(&whole)).await;
+        let wired = settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT);
+        let journal = place.journal(1, registers(&wired));
         append(&journal, 1).await;
         let view = journal.read(None).await.unwrap();
         Self { wire, whole, place, journal, view }
@@ -205,13 +223,13 @@ impl Wired {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_answer_is_lost_is_found() {
     let etcd = EtcdCluster::single();
-    let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
+    let Wired { wire, place, journal, view, .. } = Wired::to(&etcd).await;
     let swaps = etcd.received("Txn");
     wire.set(ProxyMode::LoseAnswers);
     let after = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!(after.head.unwrap().seq, Seq(2));
     assert_eq!(etcd.received("Txn") - swaps, 2, "the first one worked; the second one found what it did");
-    assert_eq!(place.records(&whole).await, 2, "once");
+    assert_eq!(place.records().await, 2, "once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +242,7 @@ async fn a_record_that_comes_late_does_nothing() {
         wire.held()
     });
     assert!(after.is_ok() && pieces > 0, "the other endpoint did it: {after:?}");
-    append(&place.journal(2, &whole), 2).await;
+    append(&place.journal(2, registers(&whole)), 2).await;
     let swaps = etcd.received("Txn");
     wire.deliver(pieces);
     for _ in 0..100 {
@@ -235,15 +253,15 @@ async fn a_record_that_comes_late_does_nothing() {
     }
     assert_eq!(etcd.received("Txn") - swaps, 1, "it has arrived");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(place.records(&whole).await, 4);
+    assert_eq!(place.records().await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_etcd_keeps_is_the_newest_record() {
     let etcd = EtcdCluster::single();
-    let settings = settings(etcd.endpoints(), PATIENT);
-    let place = Place::new(&settings).await;
-    append(&place.journal(1, &settings), 3).await;
+    let registers = registers(&settings(etcd.endpoints(), PATIENT));
+    let place = Place::new(Arc::clone(&registers)).await;
+    append(&place.journal(1, registers), 3).await;
     let mut raw = raw(&etcd).await;
     let key = format!("/runner/{}/head", place.repository.format.repo);
     let kv = raw.get(key, None).await.unwrap().take_kvs().remove(0);

@@ -313,7 +313,7 @@ async fn tokens_that_etcd_has_forgotten_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_held_up_by_an_etcd_that_is_not_there() {
+async fn an_unreachable_etcd_delays_nothing() {
     let nowhere = || {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         format!("http://127.0.0.1:{port}")

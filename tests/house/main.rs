@@ -654,7 +654,7 @@ fn no_file_grows_too_long() {
 }
 
 #[test]
-fn nothing_is_left_unfinished_and_nobodys_paths_are_told() {
+fn no_file_has_unfinished_marks_or_local_paths() {
     let mut wrong = Vec::new();
     let here = root().to_str().expect("the checkout's path is UTF-8");
     for file in files() {

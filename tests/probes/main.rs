@@ -317,7 +317,7 @@ fn tls(dir: &Path) -> ServerConfig {
 }
 
 #[tokio::test]
-async fn tls_trusts_the_ca_file_and_nobody_else() {
+async fn tls_trusts_only_the_ca_file() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     certificates(dir.path());
     certificates(other.path());

@@ -171,7 +171,7 @@ fn a_node_that_remembers_brings_back_what_was_there() {
 
 /// An object that nobody can open says of itself what it likes.
 #[test]
-fn a_key_slot_that_opens_for_nobody_is_believed_nothing() {
+fn the_claims_of_a_key_slot_that_no_key_opens_are_not_trusted() {
     let (site, _) = site();
     let planted = format!(
         "{{\"v\":2,\"kind\":\"key_file\",\"generation\":40,\"salt\":\"{}\",\"wrapped\":\"{}\"}}\n",

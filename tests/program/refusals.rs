@@ -466,7 +466,7 @@ fn a_damaged_record_stops_writers_by_name() {
 }
 
 #[test]
-fn init_is_safe_to_repeat_and_refuses_what_is_somebody_elses() {
+fn init_is_safe_to_repeat_and_refuses_a_foreign_directory() {
     let site = backed_up();
     let objects = site.objects();
     let run = site.node("west").run(["init", "--json"]).expect(0);

@@ -72,7 +72,7 @@ fn another_node_that_goes_on_ends_it() {
 }
 
 #[test]
-fn slots_that_nobody_ran_are_told_by_the_next_run() {
+fn missed_slots_are_reported_by_the_next_run() {
     let site = Site::new("");
     site.config(&format!("every = \"2s\"\nmissed_after = \"1s\"\n{}", site.telling()));
     site.write("file", "content");
@@ -85,7 +85,7 @@ fn slots_that_nobody_ran_are_told_by_the_next_run() {
 }
 
 #[test]
-fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
+fn a_webhook_gets_the_alert_when_it_answers_again_and_delays_no_run() {
     let server = WebhookServer::start(&[500]);
     let site = Site::new("");
     let webhook = |url: &str| format!("[notify]\nwebhook = \"{url}/hook/s3cret\"\ntimeout = \"1s\"\n");

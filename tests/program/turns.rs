@@ -130,7 +130,7 @@ fn unknown_is_not_yes() {
 }
 
 #[test]
-fn a_slot_is_committed_once_whoever_comes() {
+fn a_slot_is_committed_once_whichever_node_runs() {
     // The slot began a while ago and lasts for years.
     let site = Site::new("every = \"36500d\"\nmissed_after = \"1h\"\njitter = \"0s\"");
     site.write("file", "content");

@@ -66,7 +66,7 @@ async fn all_refuse(store: &DirStore) {
 }
 
 #[tokio::test]
-async fn directories_that_somebody_tidied_up_are_made_again() {
+async fn directories_that_were_removed_are_made_again() {
     let root = tempfile::tempdir().unwrap();
     let store = DirStore::open(root.path(), &Env::host()).unwrap();
     store.put("a/b/c", BODY).await.unwrap();

@@ -54,7 +54,7 @@ async fn a_lock_that_stays_busy_stops_all_but_readers_and_new_objects() {
 }
 
 #[tokio::test]
-async fn who_comes_too_late_waits_for_nobody_and_writes_nothing() {
+async fn a_late_replace_does_not_wait_and_writes_nothing() {
     let (root, store, disk) = on(Failing::default());
     let old = create(&store).await;
     store.put("k", NEW).await.unwrap();
@@ -219,7 +219,7 @@ async fn what_is_no_file_makes_room_for_the_lock_and_nothing_is_made_elsewhere()
 }
 
 #[tokio::test]
-async fn a_lock_whose_place_somebody_keeps_is_named_and_what_is_in_it_stays() {
+async fn an_occupied_lock_path_is_named_and_its_content_stays() {
     let (root, store, _) = on(Failing::default());
     let version = create(&store).await;
     let lock = root.path().join(LOCK_NAME);
@@ -234,7 +234,7 @@ async fn a_lock_whose_place_somebody_keeps_is_named_and_what_is_in_it_stays() {
 }
 
 #[tokio::test]
-async fn a_file_in_the_place_of_a_directory_is_named_by_whoever_writes_there() {
+async fn a_file_in_the_place_of_a_directory_is_named_by_each_write() {
     let (root, store, _) = on(Failing::default());
     fs::write(root.path().join("a"), "").unwrap();
     assert!(store.get("a/b/k", SizeLimit::LIVE).await.unwrap_err().is_not_found(), "as in a bucket");

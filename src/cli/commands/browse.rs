@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::verbs;
 use crate::cli::command_error::CommandError;
-use crate::cli::context::{CliSession, until_cancelled};
+use crate::cli::context::{CliSession, CommandContext, until_cancelled};
 use crate::cli::exit::ExitKind;
 use crate::cli::output::ListOutput;
 use crate::cli::{json, open, render, settings};
@@ -93,67 +93,71 @@ pub(crate) fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive:
     json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::journal_doubt(archive.doubt()) })
 }
 
-pub(crate) async fn run_ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, CommandError> {
-    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
-    let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
+/// Opens the role's archive for `read`, which shows content of snapshots, and notes afterwards which losses it met. An
+/// interrupt ends both.
+async fn browse_archive(
+    context: &CommandContext,
+    role: &RoleSettings,
+    read: impl AsyncFnOnce(&ReadOnlyRepository) -> Result<(), CommandError>,
+) -> Result<ExitKind, CommandError> {
     Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::read_only(&context, role).await?;
-        let snapshot = open::select_snapshot(&context, &archive, args.selector())?;
-        let head = heading(role, Some(snapshot), &archive);
-        let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
-        let mut each = |e: &_| list.item(|| render::browse::entry(e, args.long, &view), || json::entry(e));
-        let read = ls(&archive, snapshot, args, &mut each).await;
-        open::note_reader_losses(&context, &archive).await;
-        read?;
-        Ok(list.finish("", &json!({}))?)
+        let archive = open::read_only(context, role).await?;
+        let result = read(&archive).await;
+        open::note_reader_losses(context, &archive).await;
+        result
     }))
     .await?;
     Ok(ExitKind::Done)
+}
+
+pub(crate) async fn run_ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, CommandError> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
+    browse_archive(&context, role, async |archive| {
+        let snapshot = open::select_snapshot(&context, archive, args.selector())?;
+        let head = heading(role, Some(snapshot), archive);
+        let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
+        let mut each = |e: &_| list.item(|| render::browse::entry(e, args.long, &view), || json::entry(e));
+        ls(archive, snapshot, args, &mut each).await?;
+        Ok(list.finish("", &json!({}))?)
+    })
+    .await
 }
 
 pub(crate) async fn run_cat(session: &mut CliSession, args: &verbs::CatArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::read_only(&context, role).await?;
-        let snapshot = open::select_snapshot(&context, &archive, &args.snapshot)?;
-        let read = cat(&archive, snapshot, args, &mut session.out).await;
-        open::note_reader_losses(&context, &archive).await;
-        read?;
+    browse_archive(&context, role, async |archive| {
+        let snapshot = open::select_snapshot(&context, archive, &args.snapshot)?;
+        cat(archive, snapshot, args, &mut session.out).await?;
         Ok(session.out.print("")?)
-    }))
-    .await?;
-    Ok(ExitKind::Done)
+    })
+    .await
 }
 
 pub(crate) async fn run_find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
-    Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::read_only(&context, role).await?;
+    browse_archive(&context, role, async |archive| {
         let snapshot =
-            if args.snapshot == ALL { None } else { Some(open::select_snapshot(&context, &archive, &args.snapshot)?) };
-        let head = heading(role, snapshot, &archive);
+            if args.snapshot == ALL { None } else { Some(open::select_snapshot(&context, archive, &args.snapshot)?) };
+        let head = heading(role, snapshot, archive);
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::browse::found_entry(hit, args.long, &view), || json::found(hit));
-        let read = find(&archive, snapshot, args, &mut each).await;
-        open::note_reader_losses(&context, &archive).await;
-        read?;
+        find(archive, snapshot, args, &mut each).await?;
         list.finish("", &json!({}))?;
         // The search covered what is left; the rest may have had matches.
-        if snapshot.is_none() { open::require_complete_journal(&archive) } else { Ok(()) }
-    }))
-    .await?;
-    Ok(ExitKind::Done)
+        if snapshot.is_none() { open::require_complete_journal(archive) } else { Ok(()) }
+    })
+    .await
 }
 
 pub(crate) async fn run_diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKind, CommandError> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::read_only(&context, role).await?;
-        let before = open::select_snapshot(&context, &archive, &args.before)?;
-        let after = open::select_snapshot(&context, &archive, &args.after)?;
+    browse_archive(&context, role, async |archive| {
+        let before = open::select_snapshot(&context, archive, &args.before)?;
+        let after = open::select_snapshot(&context, archive, &args.after)?;
         let head = json!({
             "role": role.name, "before": before.id, "after": after.id, "doubt": json::journal_doubt(archive.doubt()),
         });
@@ -163,11 +167,8 @@ pub(crate) async fn run_diff(session: &mut CliSession, args: &verbs::DiffArgs) -
             counts.add(line.change);
             list.item(|| render::browse::diff(line), || json::diff(line))
         };
-        let read = diff(&archive, [before, after], args, &mut each).await;
-        open::note_reader_losses(&context, &archive).await;
-        read?;
+        diff(archive, [before, after], args, &mut each).await?;
         Ok(list.finish(&render::browse::diff_total(&counts), &json::diff_total(&counts))?)
-    }))
-    .await?;
-    Ok(ExitKind::Done)
+    })
+    .await
 }

@@ -88,7 +88,7 @@ mod tests {
     use crate::role::election::{StandbyReason, UnknownReason};
 
     #[test]
-    fn what_needs_somebody_comes_first() {
+    fn roles_that_need_attention_come_first() {
         let role = |name: &str| name.parse::<RoleName>().unwrap();
         let active = || Some(RoleStatus::Active { term: Some(Term(3)) });
         let mut statuses = BTreeMap::from([

@@ -6,19 +6,17 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::Schedule;
-use crate::ids::{Digest, InstanceId, NodeId, Seq};
+use crate::ids::{Digest, Seq};
 use crate::job::backup::request::BackupOptions;
 
 use crate::job::node::context::NodeContext;
-use crate::job::operate::OperatorContext;
 use crate::job::report::audited::{AuditFinding, AuditNote};
 use crate::job::report::run_summary::RunStep;
 
+use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::verified::{DamageKind, DamagedObject};
-use crate::job::report::{PROBLEMS_MAX, RunOutcome};
-use crate::job::repository::journal_access::JournalAccess;
-use crate::job::testing::JobFixture;
+use crate::job::testing::{JobFixture, failure};
 use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::store::SizeLimit;
@@ -95,14 +93,7 @@ async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
     // The takeover and the snapshot.
     let [AuditFinding::Future { count: 2, nodes, .. }] = &audit.findings[..] else { panic!("{audit:?}") };
     assert_eq!(nodes, &["east"]);
-    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator = OperatorContext {
-        node,
-        instance: InstanceId([2; 8]),
-        env: &rig.env,
-        state_dir: None,
-        journal_access: JournalAccess::default(),
-    };
+    let operator = rig.operator(2, "west");
     operator.amend(&rig.repository, false).await.unwrap();
     let audit = told(&rig, -DAY, None).await;
     assert_eq!(audit.findings, []);
@@ -114,14 +105,7 @@ async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
 async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     let rig = JobFixture::new().await;
     backup(&rig, None).await;
-    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator = OperatorContext {
-        node,
-        instance: InstanceId([2; 8]),
-        env: &rig.env,
-        state_dir: None,
-        journal_access: JournalAccess::default(),
-    };
+    let operator = rig.operator(2, "west");
     for n in 0..70 {
         // Takeover and snapshot, then these: the 64th record is a checkpoint.
         if n % 2 == 0 {
@@ -163,14 +147,7 @@ async fn a_pause_before_the_checkpoint_still_explains() {
     rig.role.missed_after = Duration::from_secs(1);
     let plan = SlotSchedule::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
     backup(&rig, plan.due(rig.env.clock.now()).map(|slot| slot.at)).await;
-    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator = OperatorContext {
-        node,
-        instance: InstanceId([2; 8]),
-        env: &rig.env,
-        state_dir: None,
-        journal_access: JournalAccess::default(),
-    };
+    let operator = rig.operator(2, "west");
     for _ in 0..65 {
         operator.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap();
     }
@@ -199,15 +176,7 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
         })
     };
     assert_eq!(failed().await, None);
-    let failure = RunFailure {
-        outcome: RunOutcome::Failed,
-        step: RunStep::Run,
-        time: rig.env.clock.now(),
-        slot: None,
-        error: "no room".to_owned(),
-        failures: 0,
-        after: Some(2),
-    };
+    let failure = RunFailure { time: rig.env.clock.now(), after: Some(2), ..failure("no room") };
     RunFailureFile::of_node(&rig.node_context(), &rig.role.name).add(failure);
     assert_eq!(failed().await, Some("no room".to_owned()));
     assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
@@ -231,15 +200,7 @@ async fn what_keeps_a_holder_from_writing_down_its_failure_is_a_finding() {
     let rig = JobFixture::new().await;
     backup(&rig, None).await;
     let (state_dir, now) = (rig.state_dir(), rig.env.clock.now());
-    let failure = RunFailure {
-        outcome: RunOutcome::Failed,
-        step: RunStep::Run,
-        time: now,
-        slot: None,
-        error: "no room".to_owned(),
-        failures: 1,
-        after: Some(2),
-    };
+    let failure = RunFailure { time: now, failures: 1, after: Some(2), ..failure("no room") };
     let found = async |looker: AuditingNode<'_>| {
         let audit = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker)).await;
         let words = audit.unwrap().findings.into_iter().map(|finding| match finding {

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_source_is_named_by_whoever_has_key_and_config_and_by_nobody_else() {
+    fn an_empty_source_is_named_only_with_key_and_config() {
         let keys = keys(Cipher::Aes256GcmSiv);
         let marked = source_marks(&paths(&["srv/b"]), &keys);
         let told = |marks: &[SourceMark], role: &RoleSettings| empty_sources(Some(marks), role, &keys);

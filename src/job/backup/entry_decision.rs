@@ -77,22 +77,9 @@ mod tests {
     use crate::repo::entry::{OwnerAndMode, UnixNanos};
     use crate::tree::compare::CachedStat;
 
+    /// A file with two names.
     fn stat() -> Stat {
-        Stat {
-            kind: FileType::File,
-            mode: 0o644,
-            uid: 1,
-            gid: 2,
-            size: 3,
-            mtime: UnixNanos(50),
-            ctime: UnixNanos(60),
-            dev: 9,
-            ino: 7,
-            nlink: 2,
-            rdev: (0, 0),
-            blocks: 8,
-            flags: crate::tree::flags::FileFlags::default(),
-        }
+        Stat { nlink: 2, ..crate::tree::testing::stat() }
     }
 
     fn path(p: &str) -> TreePath {

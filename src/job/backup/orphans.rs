@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn orphans_are_what_nothing_names_and_nobody_condemned() {
+    async fn orphans_are_packs_that_are_neither_named_nor_condemned() {
         let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
         let [named, condemned, orphan] = [1, 2, 3].map(|n| PackId([n; 16]));
         let mut index = ChunkIndex::default();

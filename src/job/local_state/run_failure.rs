@@ -130,22 +130,9 @@ impl UnsavedFailures {
 mod tests {
     use super::*;
     use crate::job::node::run_failure_file::RunFailureFile;
-    use crate::job::report::run_summary::RunStep;
+    use crate::job::testing::failure;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
-
-    fn failure(error: &str) -> RunFailure {
-        let time = Timestamp::UNIX_EPOCH;
-        RunFailure {
-            outcome: RunOutcome::Failed,
-            step: RunStep::Run,
-            time,
-            slot: None,
-            error: error.into(),
-            failures: 0,
-            after: None,
-        }
-    }
 
     #[test]
     fn failures_are_counted_until_a_commit_and_a_damaged_file_is_none() {

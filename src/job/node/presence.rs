@@ -330,7 +330,7 @@ mod tests {
     use crate::job::node::run_failure_file::RunFailureFile;
     use crate::job::report::RunOutcome;
     use crate::job::report::run_summary::RunStep;
-    use crate::job::testing::JobFixture;
+    use crate::job::testing::{JobFixture, failure};
 
     #[test]
     fn a_node_of_the_same_name_that_is_seen_no_more_is_what_this_one_was() {
@@ -399,15 +399,7 @@ mod tests {
             Some(RoleWarning::LeaseDrift { theirs: LeaseKind::None, .. })
         ));
         assert_eq!(read_live_peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), LivePeers::default());
-        let failed = RunFailure {
-            outcome: RunOutcome::Failed,
-            step: RunStep::Run,
-            time: now,
-            slot: None,
-            error: "/srv/secret: permission denied".to_owned(),
-            failures: 0,
-            after: None,
-        };
+        let failed = RunFailure { time: now, ..failure("/srv/secret: permission denied") };
         let kept = RunFailureFile::of_node(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_stopped_itself_accuses_nobody() {
+    fn a_process_that_was_itself_stopped_reports_no_stall() {
         let at = Duration::from_secs;
         let mut judge = StallDetector::new(LIMIT, at(0), 7);
         // Two seconds lie between two observations, so at most six of an hour count.

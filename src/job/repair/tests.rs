@@ -1,12 +1,9 @@
 //! Opening damaged repositories over a store in memory; tests/loss/ covers every object and every kind of damage.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use jiff::Timestamp;
-
 use super::*;
 use crate::config::{KeySource, StoreSettings, StoreUrl};
-use crate::env::{Clock, RandomSource};
+use crate::env::RandomSource;
+use crate::env::testing::SteppingClock;
 use crate::ids::Seq;
 use crate::job::keys::rotate::{KeyRotator, RotateRequest, rotate};
 use crate::job::node::progress::JobProgress;
@@ -208,24 +205,6 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     assert_eq!(again.lost_files(), report.lost_files());
 }
 
-/// A clock that advances ten minutes with each reading.
-#[derive(Debug)]
-struct Hasty(Arc<dyn Clock>, AtomicU64);
-
-impl Clock for Hasty {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-
-    fn boottime(&self) -> Duration {
-        self.0.boottime() + Duration::from_mins(10 * self.1.fetch_add(1, Ordering::SeqCst))
-    }
-
-    fn boot_id(&self) -> Option<[u8; 32]> {
-        self.0.boot_id()
-    }
-}
-
 /// A random source that lets another node append a record when the repair asks for random bytes before its own append.
 #[derive(Debug)]
 struct Meddling(Arc<dyn RandomSource>, MemoryStore, (String, Bytes));
@@ -252,7 +231,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
 
     let (clock, random) = (rig.env.clock.clone(), rig.env.random.clone());
     let env = Env {
-        clock: Arc::new(Hasty(clock, AtomicU64::new(0))),
+        clock: Arc::new(SteppingClock::new(clock, Duration::from_mins(10))),
         random: Arc::new(Meddling(random, rig.memory.clone(), (key, object))),
         ..rig.env.clone()
     };

@@ -12,7 +12,7 @@ use crate::config::{KeySource, Schedule, StoreUrl};
 use crate::job::backup::request::BackupOptions;
 use crate::job::local_state::run_failure::RunFailure;
 use crate::job::report::whoami::StateReason;
-use crate::job::testing::JobFixture;
+use crate::job::testing::{JobFixture, failure};
 use crate::store::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, StoreCapabilities, StoreErrorKind,
 };
@@ -88,15 +88,7 @@ async fn a_fresh_node_is_told_without_making_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_word_of_a_daemon_makes_active_less_and_never_more() {
     let mut rig = JobFixture::new().await;
-    let failure = RunFailure {
-        outcome: RunOutcome::Failed,
-        step: RunStep::Run,
-        time: rig.env.clock.now(),
-        slot: None,
-        error: "no room".to_owned(),
-        failures: 3,
-        after: None,
-    };
+    let failure = RunFailure { time: rig.env.clock.now(), failures: 3, ..failure("no room") };
     let says = |state, failure: Option<&RunFailure>| {
         let word = DaemonRoleStatus { state, why: "words".to_owned(), failure: failure.cloned(), under_way: None };
         DaemonAnswer::Answered(BTreeMap::from([(rig.role.name.clone(), word)]))

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::*;
+use crate::env::testing::SteppingClock;
 use crate::env::{Clock, Env};
 use crate::ids::{InstanceId, NodeId};
 use crate::journal::body::{BeginBody, WriterNode};
@@ -256,20 +257,6 @@ impl FileSystem for Shaky {
     }
 }
 
-/// A clock by which a minute passes between two looks.
-#[derive(Debug, Default)]
-struct Hasty(AtomicU64);
-
-impl Clock for Hasty {
-    fn now(&self) -> Timestamp {
-        Env::host().clock.now()
-    }
-
-    fn boottime(&self) -> Duration {
-        Duration::from_secs(self.0.fetch_add(61, Ordering::Relaxed))
-    }
-}
-
 fn on(disk: Shaky, env: &Env) -> (tempfile::TempDir, Arc<Shaky>, Journal) {
     let (root, disk) = (tempfile::tempdir().unwrap(), Arc::new(disk));
     let store = DirStore::with_disk(root.path(), env, Arc::clone(&disk) as Arc<dyn FileSystem>).unwrap();
@@ -285,7 +272,10 @@ async fn a_record_that_is_seen_is_not_in_before_it_is_durable() {
         assert_eq!(view.head.unwrap().seq, Seq(1));
         assert_eq!((*disk.failures.lock(), disk.synced.load(Ordering::SeqCst)), (0, 1), "{failures}");
     }
-    let env = Env { clock: Arc::new(Hasty::default()), ..Env::host() };
+    let host = Env::host();
+    // The append gives up after a minute.
+    let clock = SteppingClock::new(Arc::clone(&host.clock), Duration::from_secs(61));
+    let env = Env { clock: Arc::new(clock), ..host };
     let (_root, _, journal) = on(Shaky { failures: Mutex::new(u32::MAX), ..Shaky::default() }, &env);
     let empty = journal.read(None).await.unwrap();
     let appended = journal.append_unfenced(&empty, UnfencedAction::Resume).await;

@@ -45,6 +45,16 @@ impl Stage {
         Self { duty: RoleController::new(terms), now }
     }
 
+    /// A role without a lease that has taken over, and backs up slot [`ONE`].
+    fn backing_up_without_lease() -> Self {
+        let mut stage = Self::new(|role| role.lease = LeaseKind::None);
+        stage.on(RoleEvent::Tick);
+        stage.probes(ProbeAnswer::Yes);
+        assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
+        assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+        stage
+    }
+
     fn on(&mut self, event: RoleEvent) -> Vec<RoleEffect> {
         self.duty.on_event(self.now, event)
     }
@@ -395,11 +405,7 @@ fn who_gave_the_lease_up_lets_others_ask_first() {
 
 #[test]
 fn without_a_lease_work_ends_when_the_probes_say_no() {
-    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
-    stage.on(RoleEvent::Tick);
-    stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
-    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    let mut stage = Stage::backing_up_without_lease();
     assert_eq!(stage.on(RoleEvent::Borrowers(1)), []);
     assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::EndBorrowers, RoleEffect::Cancel]);
 }
@@ -425,7 +431,7 @@ fn a_lease_that_is_not_renewed_in_time_is_not_ones_own_any_more() {
 }
 
 #[test]
-fn whoever_lost_the_lease_is_stopped_by_its_permit_and_gives_nothing_up() {
+fn a_node_that_lost_the_lease_is_stopped_by_its_permit_and_releases_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([2; 8]) };
@@ -591,7 +597,7 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
 }
 
 #[test]
-fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
+fn a_slot_that_passed_since_the_journal_was_read_is_not_yet_a_silent_holder() {
     let mut stage = Stage::new(|role| {
         role.lease = LeaseKind::None;
         role.takeover_after = Duration::from_secs(5);
@@ -625,7 +631,7 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
 }
 
 #[test]
-fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
+fn a_requested_run_is_started_or_refused() {
     let mut stage = Stage::new(|_| {});
     stage.on(RoleEvent::Tick);
     assert!(!stage.duty.is_run_requested());

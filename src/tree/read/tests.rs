@@ -310,7 +310,7 @@ fn a_file_that_says_it_is_empty_is_read_to_its_end() {
 
 /// An unprivileged owner exchanges a file with a pipe: no open may block.
 #[test]
-fn a_file_that_becomes_a_pipe_holds_nobody_up() {
+fn a_file_that_becomes_a_pipe_does_not_block_the_reader() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let (dir, base) = dir();
     fs::write(dir.path().join("file"), "x").unwrap();

@@ -98,7 +98,7 @@ fn lease_contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64
 }
 
 #[test]
-fn nobody_is_granted_what_another_one_has() {
+fn a_lease_that_is_held_is_not_granted_again() {
     let mut moved = 0;
     for seed in 0..200 {
         let (doubled, hands, _) = lease_contest(seed, |_| {});

@@ -98,7 +98,7 @@ fn healed(committed: &CommittedBackup, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_pack_comes_back_whoever_finds_it() {
+async fn a_lost_pack_is_restored_whichever_reader_finds_the_loss() {
     for way in ["the same node, the next day", "rehash", "another node", "a note", "this node's note", "a broken run"] {
         let rig = rig().await;
         let (node_context, mut ask) = (rig.node_context(), BackupOptions::default());

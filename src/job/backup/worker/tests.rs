@@ -24,6 +24,7 @@ use crate::repo::crypto::tests::keys;
 use crate::repo::pack::PackBuilder;
 use crate::tree::owner_names::OwnerNames;
 use crate::tree::roots::SourceRoots;
+use crate::tree::testing::tree_path;
 
 /// The smallest allowed chunk sizes.
 pub(crate) const SMALL: ChunkerParams =
@@ -171,7 +172,7 @@ proptest! {
         }
         file.set_len(end).unwrap();
         file.sync_all().unwrap();
-        let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+        let tree_path = tree_path(&path);
         let open = || Arc::new(FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap());
         let content = open();
         let mut plain = vec![0; content.len() as usize];
@@ -209,7 +210,7 @@ fn a_file_that_shrinks_is_told() {
     let shared = shared(SMALL, dir.path());
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
-    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let tree_path = tree_path(&path);
     let content = Arc::new(FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap());
     File::options().write(true).open(&path).unwrap().set_len(70_000).unwrap();
     let (read, stored) = cut(&shared, |worker| worker.all_segments(&content).unwrap().unwrap());
@@ -232,7 +233,7 @@ fn a_sparse_file_keeps_its_holes_however_often_it_changes() {
     let file = File::create(&path).unwrap();
     file.set_len(SIZE).unwrap();
     file.write_all_at(&noise(1, DATA), 1 << 30).unwrap();
-    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let tree_path = tree_path(&path);
     let (over, mut restless) = (AtomicBool::new(false), false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -268,7 +269,7 @@ fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
     file.write_all_at(&noise(2, 8192), 2 << 20).unwrap();
     file.set_len(4 << 20).unwrap();
     file.sync_all().unwrap();
-    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let tree_path = tree_path(&path);
     let content = || FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap();
     let extents =
         |ends: &[(u64, u64)]| Some(ends.iter().map(|&(offset, len)| Extent { offset, len }).collect::<Vec<_>>());
@@ -285,7 +286,7 @@ fn a_file_that_claims_more_than_there_can_be_is_told() {
     let shared = shared(SMALL, dir.path());
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
-    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let tree_path = tree_path(&path);
     let content = |data_max| FileContent::within(read::open_file(&shared.roots, &tree_path).unwrap(), 2, data_max);
     assert_eq!(content(100_000).unwrap().len(), 100_000);
     assert!(content(99_999).unwrap_err().to_string().contains("TiB of data"));
@@ -308,7 +309,7 @@ fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
     let shared = shared(SMALL, dir.path());
     let path = dir.path().join("file");
     std::fs::write(&path, "before").unwrap();
-    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let tree_path = tree_path(&path);
     let stat = *read::open_file(&shared.roots, &tree_path).unwrap().stat();
     let scanned = ScannedEntry { path: tree_path.clone(), stat };
     let known = EntryKind::File { size: 6, extents: None, chunks: vec![shared.keys.chunk_id(b"before")] };
@@ -343,7 +344,7 @@ fn a_batch_is_handed_on_in_parts() {
         }
     }
     let todo = |name: &std::path::PathBuf| {
-        let path = TreePath::new(&name.as_os_str().as_encoded_bytes()[1..]).unwrap();
+        let path = tree_path(name);
         let stat = crate::tree::stat::Stat::of(File::open(name).unwrap()).unwrap();
         PendingEntry { scanned: ScannedEntry { path, stat }, decision: EntryDecision::Describe, base: None }
     };

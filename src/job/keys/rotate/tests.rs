@@ -7,18 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::ids::{InstanceId, KeyGeneration, NodeId, PackId};
+use crate::ids::{InstanceId, KeyGeneration, PackId};
 use crate::job::admission::role_journal::RoleJournal;
 
 use crate::job::backup::request::BackupOptions;
 use crate::job::error::BackupError;
 
 use crate::job::keys::export;
-use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::OpenError;
 use crate::job::repository::read_only::ReadOnlyRepository;
 use crate::job::testing::{JobFixture, noise};
-use crate::journal::body::WriterNode;
 use crate::journal::record::{Record, RecordError};
 use crate::journal::view::FoldError;
 use crate::repo::index::decode_index;
@@ -31,10 +29,8 @@ fn file(rig: &JobFixture, name: &str) -> KeySource {
 }
 
 fn by(rig: &JobFixture, node: u8) -> KeyRotator<'_> {
-    let node = WriterNode { id: NodeId([node; 16]), name: format!("node{node}") };
     let instance = InstanceId(rig.env.random_bytes());
-    let operator =
-        OperatorContext { node, instance, env: &rig.env, state_dir: None, journal_access: JournalAccess::default() };
+    let operator = OperatorContext { instance, ..rig.operator(node, &format!("node{node}")) };
     KeyRotator { operator, role: &rig.role, assessment: None, force: true }
 }
 

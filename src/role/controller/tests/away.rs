@@ -115,11 +115,7 @@ fn a_role_that_waits_in_line_is_offered_once_for_each_slot() {
 
 #[test]
 fn without_a_lease_it_only_waits() {
-    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
-    stage.on(RoleEvent::Tick);
-    stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
-    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    let mut stage = Stage::backing_up_without_lease();
     stage.on(RoleEvent::Yielded(STALLED));
     let run = RoleEffect::BackUp(slot(ONE));
     assert!(!stage.on(failed()).contains(&run));

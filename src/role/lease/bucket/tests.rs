@@ -167,7 +167,7 @@ async fn a_put_that_worked_without_an_answer_holds() {
 static TOO_LARGE: [u8; (64 << 10) + 1] = [b' '; (64 << 10) + 1];
 
 #[tokio::test]
-async fn damage_locks_nobody_out_for_ever() {
+async fn a_damaged_lease_object_is_taken_over_after_the_ttl() {
     for damage in [&b"{"[..], b"{\"v\":2}", b"", &TOO_LARGE] {
         let Pair { leases: [mut one, mut two], clocks, store } = pair();
         one.acquire_or_renew().await;
@@ -328,7 +328,7 @@ async fn a_dead_process_is_waited_out_once_for_all_its_roles() {
 }
 
 #[tokio::test]
-async fn who_finds_its_object_ended_has_lost_all_roles_and_gets_back_what_nobody_took() {
+async fn a_process_whose_object_ended_loses_all_roles_and_regains_the_free_ones() {
     let (_, one, two) = two_hosts();
     let (mut here, mut there) = (one.leases(ROLES), two.leases(["app"]));
     all_say(&mut here, "held").await;
@@ -466,7 +466,7 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
 }
 
 #[tokio::test]
-async fn damage_to_a_process_object_locks_nobody_out_for_ever() {
+async fn roles_of_a_damaged_process_object_are_taken_over_after_the_ttl() {
     for damage in [Some(&b"{"[..]), Some(b"{\"v\":2}"), Some(&TOO_LARGE), None] {
         let (store, one, two) = two_hosts();
         let (mut here, mut there) = (one.leases(ROLES), two.leases(ROLES));

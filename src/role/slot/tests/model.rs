@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_cron_line_is_answered_as_by_somebody_who_watches_the_wall(
+    fn a_cron_line_agrees_with_a_search_of_every_wall_clock_minute(
         line in lines(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, seconds in -90_000..90_000i64,
         question in question(),
     ) {
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn every_is_answered_as_by_somebody_who_counts_seconds(
+    fn every_agrees_with_counting_seconds(
         every in prop_oneof![1 => 20..300i64, 3 => 300..20_000i64, 1 => Just(86_400)], zone in prop::sample::select(ZONES.to_vec()),
         second in prop_oneof![-2_000_000_000..4_000_000_000i64, -9..9i64], nano in 0..1_000_000_000i64, question in question(),
     ) {
