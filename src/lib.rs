@@ -15,6 +15,7 @@ pub mod env;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod file;
+pub mod foreign;
 pub mod http;
 pub mod ids;
 pub mod job;
