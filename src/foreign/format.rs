@@ -15,6 +15,8 @@ mod sniff;
 mod text;
 mod time;
 
+pub use self::key::text as key_text;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead};
@@ -92,6 +94,10 @@ pub struct ForeignListing {
     pub first_unread: Option<UnreadLine>,
     /// Number of folders whose content is not in the listing.
     pub unlisted_folders: u64,
+    /// Number of directories and files that a walk could not read.
+    pub unread_path_count: u64,
+    /// The first of them, each with its error.
+    pub unread_paths: Vec<String>,
 }
 
 /// Why a listing is refused.

@@ -333,6 +333,8 @@ impl CsvColumns {
     }
 
     fn version(&self, record: &CsvRecord) -> Option<EntryVersion> {
+        // Of a bucket that keeps no versions.
+        let is_null = self.version_id.is_some_and(|at| matches!(record.field(at), b"" | b"null"));
         if let Some(at) = self.is_latest {
             let field = record.field(at).trim_ascii();
             let flag = match field {
@@ -340,9 +342,11 @@ impl CsvColumns {
                 b"0" => Some(false),
                 _ => boolean(field),
             };
-            return Some(EntryVersion::Named { is_latest: flag? });
+            let is_latest = flag?;
+            let is_only = is_null && is_latest;
+            return Some(if is_only { EntryVersion::Unknown } else { EntryVersion::Named { is_latest } });
         }
-        Some(if self.version_id.is_some() { EntryVersion::Ordered } else { EntryVersion::Unknown })
+        Some(if self.version_id.is_some() && !is_null { EntryVersion::Ordered } else { EntryVersion::Unknown })
     }
 }
 

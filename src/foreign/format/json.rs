@@ -15,6 +15,8 @@ pub(super) struct JsonEntry {
     modified: Option<i64>,
     is_latest: Option<bool>,
     has_version: bool,
+    /// The version is that of a bucket that keeps none.
+    is_null_version: bool,
     is_delete_marker: bool,
     is_folder: bool,
     /// The program reports an error instead of an object.
@@ -39,6 +41,7 @@ impl JsonEntry {
             return ListedLine::DeleteMarker(key);
         }
         let version = match (self.is_latest, self.has_version) {
+            (Some(true) | None, _) if self.is_null_version => EntryVersion::Unknown,
             (Some(is_latest), _) => EntryVersion::Named { is_latest },
             (None, true) => EntryVersion::Ordered,
             (None, false) => EntryVersion::Unknown,
@@ -154,7 +157,11 @@ fn scalar<'de, A: MapAccess<'de>>(entry: &mut JsonEntry, name: EntryField, map: 
         EntryField::Size => entry.size = map.next_value_seed(ScalarSeed)?.integer(),
         EntryField::Modified => entry.modified = map.next_value_seed(ScalarSeed)?.time(),
         EntryField::IsLatest => entry.is_latest = map.next_value_seed(ScalarSeed)?.flag(),
-        EntryField::VersionId => entry.has_version |= map.next_value_seed(ScalarSeed)?.is_text(),
+        EntryField::VersionId => {
+            let id = map.next_value_seed(ScalarSeed)?;
+            entry.is_null_version = id.is_word("null");
+            entry.has_version |= id.is_text();
+        }
         EntryField::IsDeleteMarker => entry.is_delete_marker |= map.next_value_seed(ScalarSeed)?.is(true),
         EntryField::IsDir => entry.is_folder |= map.next_value_seed(ScalarSeed)?.is(true),
         EntryField::Type => entry.is_folder |= map.next_value_seed(ScalarSeed)?.is_word("folder"),
@@ -279,7 +286,7 @@ enum JsonScalar {
 }
 
 /// The words that are compared.
-const WORDS: [&str; 4] = ["folder", "error", "true", "false"];
+const WORDS: [&str; 5] = ["folder", "error", "true", "false", "null"];
 
 impl JsonScalar {
     fn integer(&self) -> Option<i64> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// A key as text. Each byte that is no UTF-8 becomes U+FFFD and its two hex digits, so that different keys stay
 /// different.
-pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
     }

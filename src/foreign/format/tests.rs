@@ -149,6 +149,19 @@ fn versions_are_told_from_the_newest_one() {
 }
 
 #[test]
+fn a_bucket_without_versions_shows_no_overwritten_keys() {
+    for text in [
+        "key,size,last_modified,version_id,is_latest\nk,3,3,null,true\n",
+        "bkt,k,,true,false,3,1970-01-01T00:00:03Z\n",
+        r#"{"Versions":[{"Size":3,"Key":"k","VersionId":"null","IsLatest":true,"LastModified":"1970-01-01T00:00:03Z"}]}"#,
+        r#"{"lastModified":"1970-01-01T00:00:03Z","size":3,"key":"k","versionId":"null"}"#,
+    ] {
+        let read = read(text);
+        assert_eq!((rows(&read), read.listing.versions), (vec![row("k", 3, 3)], VersionColumn::Absent), "{text}");
+    }
+}
+
+#[test]
 fn nothing_is_an_answer() {
     for text in [
         "",
