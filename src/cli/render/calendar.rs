@@ -33,7 +33,7 @@ impl CalendarMark {
 const NONE_EXPECTED: char = '·';
 
 /// What the signs mean.
-const LEGEND: &str = "█ one  2 several  × missed  · none expected";
+const LEGEND: &str = "█ one, 2 several, × missed, · none expected";
 
 /// The most weeks: a year and the week that has begun.
 const WEEKS_MAX: usize = 53;
@@ -79,19 +79,24 @@ pub fn calendar(slots: impl IntoIterator<Item = (Date, CalendarMark)>, until: Da
     out + &page.wrap("  ", 2, LEGEND)
 }
 
-/// The months above the weeks in which they begin.
+/// The months above the weeks in which they begin. One whose name the next would meet has none.
 fn months(mondays: &[Date]) -> String {
-    let mut line = " ".repeat(LABEL_COLUMNS - 2);
-    for (week, monday) in mondays.iter().enumerate() {
-        let begins = week == 0 || mondays[week - 1].month() != monday.month();
-        let column = LABEL_COLUMNS - 2 + week;
-        if begins && line.len() <= column && column + 3 <= LABEL_COLUMNS - 2 + mondays.len() {
-            line += &" ".repeat(column - line.len());
-            line += &monday.strftime("%b ").to_string();
+    let begins = |week: &usize| *week == 0 || mondays[week - 1].month() != mondays[*week].month();
+    let weeks: Vec<usize> = (0..mondays.len()).filter(begins).collect();
+    let mut line = String::new();
+    for (at, week) in weeks.iter().enumerate() {
+        let end = weeks.get(at + 1).map_or(mondays.len() + 1, |next| *next);
+        if end - week >= MONTH_COLUMNS {
+            let column = LABEL_COLUMNS - 2 + week;
+            line += &" ".repeat(column.saturating_sub(line.len()));
+            line += &mondays[*week].strftime("%b").to_string();
         }
     }
-    line.trim_end().to_owned()
+    line
 }
+
+/// The columns of a month's name and the blank behind it.
+const MONTH_COLUMNS: usize = 4;
 
 #[cfg(test)]
 mod tests {

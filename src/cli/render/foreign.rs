@@ -92,7 +92,7 @@ pub fn report(result: &ForeignAuditResult, has_calendar: bool, page: PageLayout)
     for finding in audit.findings.iter().take(NAMED_MAX) {
         let label = if is_sick(finding) { word(finding.kind) } else { "ask" };
         out += &page.wrap(&format!("  {label:<11} "), 14, &sentence(finding, audit));
-        out += &page.wrap("              ", 14, &format!("for example {}", finding.example));
+        out += &page.wrap("  example     ", 14, &finding.example);
     }
     out += &more(audit.findings.len().min(NAMED_MAX), audit.findings.len() as u64 + audit.unlisted);
     for repository in audit.repositories.iter().take(NAMED_MAX) {
@@ -149,18 +149,14 @@ pub fn sentence(finding: &ForeignFinding, audit: &ForeignAudit) -> String {
             period(finding),
             sizes(finding, ", ", "; before, a usual one had ")
         ),
-        ForeignFindingKind::Empty => format!(
-            "{name}: {} no content{}{}",
-            counted(finding.slots, "backup has", "backups have"),
-            period(finding),
-            sizes(finding, ": ", " instead of ")
-        ),
-        ForeignFindingKind::Shrunk => format!(
-            "{name}: {} less than half of the usual size{}{}",
-            counted(finding.slots, "backup has", "backups have"),
-            period(finding),
-            sizes(finding, ": ", " instead of ")
-        ),
+        ForeignFindingKind::Empty => {
+            let (backups, has) = backups(finding);
+            format!("{name}: {backups} {has} no content{}", sizes(finding, ": ", " instead of "))
+        }
+        ForeignFindingKind::Shrunk => {
+            let (backups, has) = backups(finding);
+            format!("{name}: {backups} {has} less than half of the usual size{}", sizes(finding, ": ", " instead of "))
+        }
         ForeignFindingKind::Overwritten => format!(
             "{name}: within {} a key was written more than once{}, with contents that differ in size; a reader gets the last one",
             slots(finding),
@@ -212,11 +208,12 @@ fn missed(finding: &ForeignFinding, series: Option<&ForeignSeries>) -> String {
     let named: Vec<String> = finding.missed.iter().take(MISSED_NAMED_MAX).map(shown).collect();
     let rest = finding.slots.saturating_sub(named.len() as u64);
     let named = if rest > 0 { format!("{} and {} more", named.join(", "), count(rest)) } else { names(&named) };
-    let often = series
-        .and_then(|series| often(series.rhythm))
-        .map(|often| format!(" There is one {often}."))
-        .unwrap_or_default();
-    format!("{name}: no backup of {named}, and later ones are there.{often} {} missed", slots(finding))
+    let often = series.and_then(|series| often(series.rhythm)).map(|often| format!(", where there is one {often}"));
+    format!(
+        "{name}: no backup of {named}, and later ones are there: {} missed{}",
+        slots(finding),
+        often.unwrap_or_default()
+    )
 }
 
 /// `a`, `a and b`, `a, b and c`.
@@ -233,6 +230,12 @@ fn names(names: &[String]) -> String {
 
 fn slots(finding: &ForeignFinding) -> String {
     counted(finding.slots, "slot", "slots")
+}
+
+/// The backups of the finding with their days, and the verb for them.
+fn backups(finding: &ForeignFinding) -> (String, &'static str) {
+    let backups = counted(finding.slots, "backup", "backups");
+    (format!("{backups}{}", period(finding)), if finding.slots == 1 { "has" } else { "have" })
 }
 
 fn period(finding: &ForeignFinding) -> String {
@@ -323,11 +326,10 @@ pub fn note(note: &ForeignNote) -> String {
              list-object-versions', and by --bucket with the right s3:ListBucketVersions"
                 .to_owned()
         }
-        ForeignNote::Unjudged { objects, bytes: n } => format!(
-            "{} ({}) in no series: too few, or without a rhythm",
-            counted(*objects, "object is", "objects are"),
-            bytes(*n)
-        ),
+        ForeignNote::Unjudged { objects, bytes: n } => {
+            let objects = counted(*objects, "object", "objects");
+            format!("{objects} ({}) in no series: too few, or without a rhythm", bytes(*n))
+        }
     }
 }
 
