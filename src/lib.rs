@@ -1,8 +1,8 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
 //! Direction of the modules: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house/` checks it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `client_renewal` and `process` are leaves
-//! that every module may use.
+//! `tests/house/` checks it. `foreign` stands beside `job`: `cli → foreign → store`. `ids`, `text`, `env`, `file`,
+//! `http`, `etcd`, `client_renewal` and `process` are leaves that every module may use.
 
 pub mod alert;
 pub mod cli;

@@ -8,8 +8,11 @@ pub(super) const LINE_BYTES_MAX: usize = 64 << 10;
 /// The byte order mark of UTF-8, which some programs write first.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// An input from its begin, of which some was read already.
+pub(super) type WholeInput<R> = Chain<Cursor<Vec<u8>>, R>;
+
 /// The first bytes of an input, at most `max`, and the input with these bytes before it again.
-pub(super) fn head<R: BufRead>(mut input: R, max: usize) -> io::Result<(Vec<u8>, Chain<Cursor<Vec<u8>>, R>)> {
+pub(super) fn head<R: BufRead>(mut input: R, max: usize) -> io::Result<(Vec<u8>, WholeInput<R>)> {
     let mut head = Vec::new();
     while head.len() < max {
         let read = input.fill_buf()?;

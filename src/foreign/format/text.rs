@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    fn object<'a>(key: &'a str, size: u64, modified: i64) -> ListedLine<'a> {
+    fn object(key: &str, size: u64, modified: i64) -> ListedLine<'_> {
         entry(key.as_bytes(), Some(size), modified)
     }
 

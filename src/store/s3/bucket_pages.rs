@@ -106,7 +106,7 @@ impl BucketPages {
         if self.is_first && is_empty && answer.is_truncated != Some(true) {
             return self.objects(None, None).await;
         }
-        self.position = self.after_versions(&answer, (key, version))?;
+        self.position = self.after_versions(&answer, &(key, version))?;
         let versions = answer.versions.unwrap_or_default().into_iter().filter_map(|version| {
             Some(BucketObject {
                 key: version.key?,
@@ -122,13 +122,13 @@ impl BucketPages {
     fn after_versions(
         &self,
         answer: &ListObjectVersionsOutput,
-        before: (Option<String>, Option<String>),
+        before: &(Option<String>, Option<String>),
     ) -> Result<PagePosition, StoreError> {
         let next = (answer.next_key_marker.clone(), answer.next_version_id_marker.clone());
         match answer.is_truncated {
             Some(false) => Ok(PagePosition::End),
             None => Err(self.unclear("the listing does not say whether there is more".to_owned())),
-            Some(true) if next.0.is_none() || next == before => {
+            Some(true) if next.0.is_none() || next == *before => {
                 Err(self.unclear("the listing continues from the same place for ever".to_owned()))
             }
             Some(true) => Ok(PagePosition::Versions { key: next.0, version: next.1 }),
