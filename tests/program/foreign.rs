@@ -122,7 +122,7 @@ fn a_directory_is_listed_and_what_cannot_be_read_is_doubt() {
     fs::write(root.join("app/a b.tar"), "12345").unwrap();
     let url = format!("file://{}", root.display());
     let audited = node.run(["audit", "--bucket", &url, "--json"]).expect(0).json();
-    assert_eq!((&audited["objects"], &audited["bytes"]), (&1.into(), &5.into()), "{audited}");
+    assert_eq!(audited["objects"], 1, "{audited}");
     let run = node.run(["audit", "--bucket", &url, "--calendar"]).expect(0);
     assert!(run.stderr.is_empty() && run.stdout.starts_with(&url), "{run:?}");
     let run = node.run(["audit", "--bucket", &format!("{url}/none")]).expect(1);

@@ -299,13 +299,13 @@ pub struct ForeignAuditArgs {
     #[arg(long, value_name = "PATTERN", requires = "foreign")]
     pub pattern: Option<String>,
     /// S3 server, if it is not AWS
-    #[arg(long, value_name = "URL", requires = "bucket")]
+    #[arg(long, value_name = "URL", requires = "bucket", conflicts_with = "listing")]
     pub endpoint: Option<String>,
     /// S3 region
-    #[arg(long, value_name = "NAME", requires = "bucket")]
+    #[arg(long, value_name = "NAME", requires = "bucket", conflicts_with = "listing")]
     pub region: Option<String>,
     /// Profile of the AWS config files
-    #[arg(long, value_name = "NAME", requires = "bucket")]
+    #[arg(long, value_name = "NAME", requires = "bucket", conflicts_with = "listing")]
     pub profile: Option<String>,
 }
 
