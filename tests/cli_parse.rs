@@ -117,11 +117,18 @@ fn verify_reads_all_or_a_part() {
 #[test]
 fn audit_looks_back_for_a_month_or_as_long_as_is_said() {
     let days = |line: &str| match accepted(line) {
-        CliCommand::Audit(verbs::AuditArgs { roles, since }) => (roles.len(), since.as_secs() / 86400),
+        CliCommand::Audit(verbs::AuditArgs { roles, since, .. }) => (roles.len(), since.as_secs() / 86400),
         other => panic!("{other:?}"),
     };
     assert_eq!(days("runner audit"), (0, 30));
     assert_eq!(days("runner audit app db --since 7d"), (2, 7));
+    assert_eq!(days("runner audit --calendar"), (0, 365));
+    assert_eq!(days("runner audit --calendar --since 7d"), (0, 7));
+    assert_eq!(days("runner audit --bucket s3://prod --calendar"), (0, 365));
+    for twofold in ["audit app --bucket s3://prod", "audit --since 7d --listing -", "audit --listing - --bucket s3://b"]
+    {
+        refused(&format!("runner {twofold}"));
+    }
     refused("runner audit --since yesterday");
     refused("runner status app");
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::cli::error_hints::policy::{CommandPolicy, ErrorPolicy};
+use crate::foreign::bucket::BucketError;
 use crate::ids::Digest;
 
 /// The error with which a command ends. It is made by `?`, from an error that has a policy: another one does not
@@ -59,6 +60,16 @@ pub struct UsageError {
     pub message: String,
     /// What to write instead.
     pub hint: String,
+}
+
+/// A listing that cannot be audited.
+#[derive(Debug, thiserror::Error)]
+#[error("{source_name}: {error}")]
+pub(crate) struct ForeignListingError {
+    /// The bucket's URL or the file's name.
+    pub(super) source_name: String,
+    /// The error.
+    pub(super) error: BucketError,
 }
 
 /// A signal of the operator ended the command.

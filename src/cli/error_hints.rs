@@ -6,6 +6,7 @@
 
 mod journal;
 mod keys;
+mod listing;
 mod node;
 pub(crate) mod policy;
 mod repair;

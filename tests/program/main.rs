@@ -9,6 +9,7 @@ mod documents;
 mod dumps;
 mod executing;
 mod first_failure;
+mod foreign;
 mod former_key;
 mod full;
 mod healing;

@@ -6,7 +6,10 @@
 mod support;
 
 mod damage;
+mod foreign;
 mod large;
+#[path = "../support/s3_foreign.rs"]
+mod s3_foreign;
 #[path = "../support/s3_server.rs"]
 mod s3_server;
 #[path = "../support/site.rs"]

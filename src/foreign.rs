@@ -1,0 +1,32 @@
+//! The audit of foreign backups: what a listing of keys, sizes and times says about backups that another program made.
+//!
+//! A listing is all that is read: no config, no key, no repository, no content. [`audit`] is pure: a listing goes in, findings
+//! come out. `listing` holds what was listed.
+//!
+//! Unknown is neither sick nor healthy: what a careful person could not decide is a finding with the confidence `Ask`,
+//! which fails no check.
+
+pub mod bucket;
+pub mod format;
+pub mod listing;
+pub mod pattern;
+pub mod report;
+
+use crate::foreign::listing::BucketListing;
+use crate::foreign::report::ForeignAudit;
+
+/// What the caller knows beside the listing.
+#[derive(Debug, Clone, Default)]
+pub struct ForeignAuditOptions {
+    /// How keys are made, if the user says so: `{host}/{date}.tar.gz`.
+    pub pattern: Option<pattern::KeyPattern>,
+    /// When the bucket was listed, in seconds since 1970. Unknown for a listing from a file: then a series has stopped only
+    /// in comparison with others.
+    pub listed_at: Option<i64>,
+}
+
+/// Audits what was listed.
+pub fn audit(listing: &BucketListing, options: &ForeignAuditOptions) -> ForeignAudit {
+    let _ = options;
+    ForeignAudit { objects: listing.len() as u64, ..ForeignAudit::default() }
+}
