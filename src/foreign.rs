@@ -6,6 +6,8 @@
 //! Unknown is neither sick nor healthy: what a careful person could not decide is a finding with the confidence `Ask`,
 //! which fails no check.
 
+pub mod bucket;
+pub mod format;
 pub mod listing;
 mod calendar_word;
 mod chain;

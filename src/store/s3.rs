@@ -24,6 +24,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 
 mod bounded_http;
+pub mod bucket_pages;
 mod client;
 mod credentials;
 mod error;
