@@ -121,6 +121,7 @@ impl DuplicityChains {
             return Some(ChainProblem::Torn { since, increments: torn.len() as u64, object });
         }
         // A chain that grows after the next one began: the newer one should have been continued.
+        let was_forked = !forked.is_empty();
         let mut late: Vec<ChainLink> = forked;
         let starts: Vec<i64> = spans.keys().copied().collect();
         for (start, _, links) in spans.values() {
@@ -133,7 +134,7 @@ impl DuplicityChains {
             }
         }
         let first = late.iter().min_by_key(|link| link.entry.at)?;
-        (late.len() >= 2).then_some(ChainProblem::TwoAtOnce {
+        (late.len() >= 2 || was_forked).then_some(ChainProblem::TwoAtOnce {
             since: first.entry.at,
             increments: late.len() as u64,
             object: first.entry.object,

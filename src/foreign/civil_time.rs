@@ -43,15 +43,9 @@ pub(super) fn weekday_of(day: i64) -> i64 {
     (day + 3).rem_euclid(7)
 }
 
-/// Months since the year 0.
-pub(super) fn month_number(seconds: i64) -> i64 {
-    let at = civil(seconds);
-    i64::from(at.year()) * 12 + i64::from(at.month()) - 1
-}
-
-/// The first day of a month's number, as seconds since 1970.
-pub(super) fn month_start(month: i64) -> i64 {
-    seconds_of_date(month.div_euclid(12), month.rem_euclid(12) + 1, 1).unwrap_or_default()
+/// The first day of the month of a time.
+pub(super) fn month_start(at: i64) -> i64 {
+    seconds(civil(at).date().first_of_month().to_datetime(Time::midnight()))
 }
 
 /// The Monday with which an ISO week begins.

@@ -101,6 +101,22 @@ pub(super) fn is_archive(path: &str) -> bool {
     name.split('.').skip(1).any(|extension| ARCHIVE.contains(&extension) || COMPRESSION.contains(&extension))
 }
 
+/// Whether the name says that a backup holds changes only, whose size says nothing.
+pub(super) fn is_increment(path: &str) -> bool {
+    path.to_ascii_lowercase()
+        .split(|letter: char| !letter.is_ascii_alphabetic())
+        .any(|word| matches!(word, "inc" | "incr" | "incremental" | "diff" | "differential" | "trn" | "vib" | "wal" | "binlog" | "log" | "logs"))
+}
+
+/// Whether a word is an extension of files, and no part of a host's name.
+pub(super) fn is_extension_word(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    [&ARCHIVE[..], &COMPRESSION[..], &CHECKSUM[..], &SIGNATURE[..], &LOG[..], &METADATA[..], &UNFINISHED[..]]
+        .iter()
+        .any(|known| known.contains(&word.as_str()))
+        || matches!(word.as_str(), "snap" | "vbk" | "vib" | "trn" | "raw" | "iso" | "csv" | "dmg" | "bson" | "parquet")
+}
+
 /// The name without what says how it is compressed or encrypted: two programs that write one content differ in that.
 pub(super) fn without_compression(path: &str) -> String {
     let mut rest = path;

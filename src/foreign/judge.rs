@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ForeignAuditOptions;
 use super::chain::{ChainProblem, duplicity_times, find_chains};
-use super::civil_time::{DAY, civil};
-use super::file_kind::{FileKind, is_archive};
+use super::civil_time::{DAY, civil, month_start};
+use super::key_plan::TimePrecision;
+use super::file_kind::{FileKind, is_archive, is_increment};
 use super::listing::{BucketListing, VersionColumn};
 use super::report::{
     ByteRange, CALENDAR_SLOTS_MAX, FINDINGS_LISTED_MAX, FindingConfidence, ForeignAudit, ForeignFinding,
@@ -24,6 +25,12 @@ const SET_FILES_MAX: usize = 50;
 
 /// Overwritten keys that are a habit, not an accident.
 const OVERWRITTEN_MIN: usize = 3;
+
+/// How many moves are named.
+const MOVES_NAMED_MAX: usize = 100;
+
+/// Two writers that start together overwrite each other within this time, in seconds.
+const OVERWRITTEN_SOON: i64 = 1_800;
 
 /// A role that stopped longer ago than this may have been given up on purpose.
 const GIVEN_UP: i64 = 120 * DAY;
@@ -156,7 +163,8 @@ impl Judge<'_> {
                 .iter()
                 .filter(|pair| pair.first.size.abs_diff(pair.second.size) * 200 <= pair.first.size.max(pair.second.size))
                 .count();
-            let is_stereo = together.is_some() || close * 10 >= pairs.len() * 8;
+            let soon = pairs.iter().filter(|pair| pair.second.modified - pair.first.modified <= OVERWRITTEN_SOON).count();
+            let is_stereo = (together.is_some() || close * 10 >= pairs.len() * 8) && soon * 2 > pairs.len();
             let kind = if is_stereo { ForeignFindingKind::Stereo } else { ForeignFindingKind::Overwritten };
             let often = keys.len() * 2 >= times.len();
             let confidence = if often { FindingConfidence::Sure } else { FindingConfidence::Likely };
@@ -177,8 +185,11 @@ impl Judge<'_> {
         pairs: &[SlotPair],
     ) -> ForeignFinding {
         let sum = |size: fn(&SlotPair) -> u64| pairs.iter().map(size).fold(0, u64::saturating_add);
-        let (first, second) = (sum(|pair| pair.first.size), sum(|pair| pair.second.size));
-        let surplus = ByteRange { min: first.min(second), max: first.max(second) };
+        let second = sum(|pair| pair.second.size);
+        let surplus = ByteRange {
+            min: sum(|pair| pair.first.size.min(pair.second.size)),
+            max: sum(|pair| pair.first.size.max(pair.second.size)),
+        };
         let times = || pairs.iter().map(|pair| pair.first.at.min(pair.second.at));
         let (since, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
         let days = ((last - since) / DAY + 1).max(1) as u64;
@@ -209,14 +220,14 @@ impl Judge<'_> {
                 TwinVerdict::Stereo { confidence, pairs } => {
                     let confidence = match (relation, candidate.names) {
                         (NameRelation::OneWriter, _) | (_, 0) => continue,
-                        (NameRelation::Stages, _) => FindingConfidence::Ask,
+                        (NameRelation::Undecided, _) => FindingConfidence::Ask,
                         (NameRelation::Writers, 2) if confidence < FindingConfidence::Sure => continue,
                         (NameRelation::Writers, 2) => FindingConfidence::Likely,
                         (NameRelation::Writers, _) => confidence,
                     };
                     stereo.push((candidate, confidence, pairs));
                 }
-                TwinVerdict::Apart { common } if relation != NameRelation::Stages && candidate.names < 2 => {
+                TwinVerdict::Apart { common } if relation != NameRelation::Undecided && candidate.names < 2 => {
                     let is_continued = candidate.names == 0 || relation == NameRelation::Writers;
                     if is_continued {
                         apart.push((candidate, common));
@@ -232,6 +243,7 @@ impl Judge<'_> {
             self.note_labels(candidate, &mut labels);
         }
         self.join_continued(&apart, &mut union, &mut labels);
+        self.join_renamed(judged, &mut union);
         self.add_stereo_findings(stereo, &mut union);
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for index in judged {
@@ -286,6 +298,42 @@ impl Judge<'_> {
         }
     }
 
+    /// Joins series of one directory of which one begins in the slot after the other's last one, with the same size: the
+    /// program was given another name, or another extension.
+    fn join_renamed(&mut self, judged: &[usize], union: &mut UnionFind) {
+        let mut by_directory: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for index in judged.iter().filter(|index| self.series[**index].entries.len() >= 3) {
+            let name = &self.series[*index].name;
+            let plain = name.split('{').next().unwrap_or_default();
+            let directory = plain.rfind('/').map_or("", |slash| &plain[..slash]);
+            by_directory.entry(directory.to_owned()).or_default().push(*index);
+            // A directory of another name beside it, with the same in it.
+            if let Some((parent, own)) = directory.rsplit_once('/') {
+                by_directory.entry(format!("{parent}/\u{1}{}", &name[parent.len() + 1 + own.len()..])).or_default().push(*index);
+            }
+        }
+        for members in by_directory.into_values().filter(|members| (2..=64).contains(&members.len())) {
+            for old in &members {
+                for new in members.iter().filter(|new| *new != old) {
+                    if union.root(*old) != union.root(*new) && self.is_renamed(*old, *new) {
+                        union.join(*old, *new);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_renamed(&self, old: usize, new: usize) -> bool {
+        let (old, new) = (&self.series[old], &self.series[new]);
+        let times: Vec<i64> = old.entries.iter().map(|entry| entry.at).collect();
+        let Some(interval) = super::rhythm::usual_gap(&times) else { return false };
+        let (Some(end), Some(begin)) = (old.entries.last(), new.entries.first()) else { return false };
+        let difference = ((middle_size(old).max(1) as f64).ln() - (middle_size(new).max(1) as f64).ln()).abs();
+        let step = begin.at - end.at;
+        let tolerance = if old.set_name().split('/').count() == new.set_name().split('/').count() { 0.2 } else { 0.05 };
+        step * 2 > interval && step * 2 < interval * 5 && difference <= tolerance
+    }
+
     /// How different the sizes are where one series goes on for the other, and when the second one began; `None` if it does
     /// not.
     fn continuation(&self, candidate: &TwinCandidate) -> Option<(f64, i64)> {
@@ -310,8 +358,8 @@ impl Judge<'_> {
             let mut all: Vec<i64> = old.iter().chain(&new).copied().collect();
             all.sort_unstable();
             all.dedup();
-            let together = find_rhythm(&all, are_days(&[a, b]))?;
-            let alone = find_rhythm(&old, are_days(&[a])).map_or(usize::MAX, |rhythm| rhythm.missed.len());
+            let together = find_rhythm(&all, are_days(&[a, b]), a.precision.is_none())?;
+            let alone = find_rhythm(&old, are_days(&[a]), false).map_or(usize::MAX, |rhythm| rhythm.missed.len());
             return (together.missed.len() < alone).then_some((difference, begin));
         }
         (follows && difference <= tolerance && old.len() >= 2 && new.len() >= 2).then_some((difference, begin))
@@ -400,7 +448,8 @@ impl Judge<'_> {
         let all: Vec<&BackupSeries> = members.iter().map(|index| &self.series[*index]).collect();
         let slots = find_slots(&all);
         let times: Vec<i64> = slots.iter().map(|slot| slot.at).collect();
-        let rhythm = find_rhythm(&times, are_days(&all));
+        let are_written = all.iter().all(|series| series.precision.is_none());
+        let rhythm = find_rhythm(&times, are_days(&all), are_written);
         let (name, hosts) = if members.len() == 1 {
             (all[0].name.clone(), Vec::new())
         } else {
@@ -418,7 +467,7 @@ impl Judge<'_> {
         let series = BackupSeries {
             name: name.clone(),
             kind: FileKind::Metadata,
-            precision: Some(super::key_plan::TimePrecision::Second),
+            precision: Some(TimePrecision::Second),
             has_ids: true,
             trusts_modified: true,
             entries,
@@ -426,7 +475,7 @@ impl Judge<'_> {
         };
         let slots = find_slots(&[&series]);
         let times: Vec<i64> = slots.iter().map(|slot| slot.at).collect();
-        let rhythm = find_rhythm(&times, false);
+        let rhythm = find_rhythm(&times, false, false);
         self.roles.push(JudgedRole { set: name.clone(), name, series: Vec::new(), hosts: Vec::new(), slots, rhythm });
     }
 
@@ -488,7 +537,7 @@ impl Judge<'_> {
     fn judge_doubled(&mut self, role: &JudgedRole) {
         let [index] = role.series[..] else { return };
         let series = &self.series[index];
-        if !(series.has_ids || series.precision.is_none()) || role.rhythm.is_none() {
+        if role.rhythm.is_none() {
             return;
         }
         let pairs = doubled_stretch(&role.slots);
@@ -519,13 +568,17 @@ impl Judge<'_> {
         let mut found: BTreeMap<ForeignFindingKind, ForeignFinding> = BTreeMap::new();
         for index in &role.series {
             let series = &self.series[*index];
+            if series.precision.is_none() && role.rhythm.is_none() {
+                continue;
+            }
             let sizes: Vec<u64> = series.entries.iter().map(|entry| entry.size).collect();
             let is_content = series.kind == FileKind::Content;
+            let a_day = role.rhythm.as_ref().map_or(1, |rhythm| (DAY / rhythm.interval.max(1)).max(1)) as usize;
             let is_main = self.is_main_of_set(*index);
             let judged = [
                 (ForeignFindingKind::Frozen, frozen(&sizes).filter(|_| is_content)),
                 (ForeignFindingKind::Empty, empty(&sizes, is_content && is_main && is_archive(&series.name))),
-                (ForeignFindingKind::Shrunk, shrunk(&sizes).filter(|_| is_content)),
+                (ForeignFindingKind::Shrunk, shrunk(&sizes, a_day).filter(|_| is_content && !is_increment(&series.name))),
             ];
             for (kind, finding) in judged {
                 let Some(size) = finding else { continue };
@@ -535,6 +588,12 @@ impl Judge<'_> {
                     *known = finding;
                 }
             }
+        }
+        if let (Some(frozen), Some(shrunk)) = (found.get(&ForeignFindingKind::Frozen), found.get(&ForeignFindingKind::Shrunk))
+            && frozen.since == shrunk.since
+        {
+            // One event: the finding names both sizes.
+            found.remove(&ForeignFindingKind::Shrunk);
         }
         self.audit.findings.extend(found.into_values());
     }
@@ -571,10 +630,12 @@ impl Judge<'_> {
         if rhythm.missed.is_empty() || self.is_optional(role, roles) {
             return None;
         }
-        let days: Vec<i64> = rhythm.missed.iter().map(|at| rhythm.shown(*at)).collect();
+        let names_months = role.series.iter().any(|index| self.series[*index].precision == Some(TimePrecision::Month));
+        let shown = |at: i64| if names_months { month_start(at) } else { rhythm.shown(at) };
+        let days: Vec<i64> = rhythm.missed.iter().map(|at| shown(*at)).collect();
         let had = role.slots.iter().filter(|slot| slot.at >= rhythm.judged_from).count();
         let share = days.len() as f64 / (days.len() + had) as f64;
-        let confidence = if rhythm.is_short {
+        let confidence = if rhythm.is_short || rhythm.may_be_holidays() {
             FindingConfidence::Ask
         } else if share <= 0.25 && had >= 10 {
             FindingConfidence::Sure
@@ -658,6 +719,15 @@ impl Judge<'_> {
     }
 
     fn finish(mut self) -> ForeignAudit {
+        let named: BTreeSet<String> = self.audit.series.iter().map(|series| series.name.clone()).collect();
+        let mut moves = 0;
+        self.audit.notes.retain(|note| match note {
+            ForeignNote::Moved { series, .. } => {
+                moves += 1;
+                named.contains(series) && moves <= MOVES_NAMED_MAX
+            }
+            _ => true,
+        });
         let rhythmic: u64 = self.audit.series.iter().map(|series| series.backups).sum();
         let unjudged = self.audit.objects.saturating_sub(rhythmic.max(self.judged));
         if unjudged > 0 {

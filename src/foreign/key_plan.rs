@@ -966,11 +966,14 @@ impl Planner<'_, '_> {
         if self.is_part(index) {
             return TokenRole::Part;
         }
+        if self.is_version(index, column.is_constant()) {
+            return TokenRole::Version;
+        }
         if column.is_constant() {
             return TokenRole::Name;
         }
-        if self.is_version(index) {
-            return TokenRole::Version;
+        if self.kind(index) == Some(TokenKind::Random) && column.distinct.len() > 3 && self.comes_and_goes(index) {
+            return TokenRole::Nonce;
         }
         // Names come again, counters do not. A sequence behind the date tells runs of a day apart.
         let repeats = column.distinct.len() * 3 <= self.count;
@@ -1000,8 +1003,22 @@ impl Planner<'_, '_> {
         (named && in_file) || counted || zip || numbered
     }
 
-    /// A number of `v1.2`, `1.2.3`. Four numbers are an address.
-    fn is_version(&self, index: usize) -> bool {
+    /// Whether the values of a random token replace each other: each is there for less than half of the time.
+    fn comes_and_goes(&self, index: usize) -> bool {
+        let mut spans: std::collections::HashMap<&str, (i64, i64)> = std::collections::HashMap::new();
+        for key in self.sample {
+            let span = spans.entry(key.text(index)).or_insert((key.modified, key.modified));
+            *span = (span.0.min(key.modified), span.1.max(key.modified));
+        }
+        let first = spans.values().map(|(first, _)| *first).min().unwrap_or(0);
+        let last = spans.values().map(|(_, last)| *last).max().unwrap_or(0);
+        let mut lengths: Vec<i64> = spans.values().map(|(first, last)| last - first).collect();
+        lengths.sort_unstable();
+        self.trusts_modified && lengths[lengths.len() / 2] * 2 < last - first
+    }
+
+    /// A number of `v1.2`, `1.2.3`. Four numbers are an address. Of a version that never changes only three numbers are one.
+    fn is_version(&self, index: usize, is_constant: bool) -> bool {
         if self.kind(index) != Some(TokenKind::Number) {
             return false;
         }
@@ -1018,7 +1035,7 @@ impl Planner<'_, '_> {
         }
         let word = if start == 0 { String::new() } else { self.text(start - 1).to_ascii_lowercase() };
         let is_named = matches!(word.as_str(), "v" | "version" | "ver" | "release" | "rev" | "build");
-        count == 3 || (is_named && count <= 3)
+        count == 3 || (is_named && count <= 3 && !is_constant)
     }
 
     /// A small number directly behind the date, which counts the runs of a day: `2026-10-01-2`.

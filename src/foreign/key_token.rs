@@ -75,7 +75,7 @@ pub(super) fn tokenize(key: &str, tokens: &mut Vec<KeyToken>) {
 }
 
 /// The end of the UUID that begins here.
-fn uuid_end(bytes: &[u8], start: usize) -> Option<usize> {
+pub(super) fn uuid_end(bytes: &[u8], start: usize) -> Option<usize> {
     const DASHES: [usize; 4] = [8, 13, 18, 23];
     let text = bytes.get(start..start + 36)?;
     let follows = bytes.get(start + 36).is_some_and(u8::is_ascii_alphanumeric);
@@ -89,7 +89,16 @@ fn uuid_end(bytes: &[u8], start: usize) -> Option<usize> {
 /// One run of letters and digits.
 fn push_run(key: &str, start: usize, end: usize, tokens: &mut Vec<KeyToken>) {
     let run = &key.as_bytes()[start..end];
+    if let Some(year) = date_behind_name(key, start, end) {
+        push_run(key, start, year, tokens);
+        tokens.push(KeyToken { kind: TokenKind::Number, start: year, end });
+        return;
+    }
     let digits = run.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if digits == run.len() && !may_be_time(&key[start..end]) {
+        tokens.push(KeyToken { kind: TokenKind::Random, start, end });
+        return;
+    }
     if is_pod_suffix(key, start, end, tokens) || (digits < run.len() && is_random(run, digits)) {
         tokens.push(KeyToken { kind: TokenKind::Random, start, end });
         return;
@@ -105,6 +114,35 @@ fn push_run(key: &str, start: usize, end: usize, tokens: &mut Vec<KeyToken>) {
         };
         tokens.push(KeyToken { kind, start: at, end: at + count });
         at += count;
+    }
+}
+
+/// Where the year begins, if a name and a date stand side by side: `DC01D2026-11-16`.
+fn date_behind_name(key: &str, start: usize, end: usize) -> Option<usize> {
+    let bytes = key.as_bytes();
+    let year = end.checked_sub(4).filter(|year| *year > start)?;
+    let is_year = matches!(&bytes[year..year + 2], b"19" | b"20") && bytes[year..end].iter().all(u8::is_ascii_digit);
+    let goes_on = matches!(bytes.get(end)?, b'-' | b'_' | b'.')
+        && bytes.get(end + 1..end + 3).is_some_and(|month| month.iter().all(u8::is_ascii_digit));
+    (is_year && goes_on && !bytes[year - 1].is_ascii_digit()).then_some(year)
+}
+
+/// Whether a number may be a date or a time, or is short. Others are drawn at random: a hash without a letter.
+fn may_be_time(digits: &str) -> bool {
+    let value: u64 = digits.parse().unwrap_or(u64::MAX);
+    let is_year = |year: u64| (1990..=2099).contains(&year);
+    let is_epoch = |factor: u64| (900_000_000 * factor..2_200_000_000 * factor).contains(&value);
+    match digits.len() {
+        0..=6 => true,
+        8 => is_year(value / 10_000) || is_year(value % 10_000) || (20_000_000..40_000_000).contains(&value),
+        10 => is_epoch(1) || is_year(value / 1_000_000),
+        12 => is_year(value / 100_000_000),
+        13 => is_epoch(1_000),
+        14 => is_year(value / 10_000_000_000),
+        16 => is_epoch(1_000_000),
+        17 => is_year(value / 10_000_000_000_000),
+        19 => is_epoch(1_000_000_000),
+        _ => false,
     }
 }
 
@@ -136,7 +174,7 @@ fn is_random(run: &[u8], digits: usize) -> bool {
     }
     let changes = run.windows(2).filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit()).count();
     let is_hex = run.iter().all(|byte| byte.is_ascii_hexdigit());
-    (run.len() >= 5 && changes >= 3) || (is_hex && run.len() >= 8 && changes >= 2)
+    (run.len() >= 5 && changes >= 3) || (is_hex && ((run.len() >= 8 && changes >= 2) || run.len() >= 12))
 }
 
 /// `aBcDeF`: what mktemp draws, unlike `BackupOfShop`.
@@ -147,6 +185,10 @@ fn is_mixed_case(run: &[u8]) -> bool {
 
 /// `20261001T010003Z`, `03h15m`, `2026W45`, `01Oct2026`, `2026y10m01d`: numbers with letters that belong to a time.
 fn is_time_run(run: &[u8]) -> bool {
+    let mut numbers = run.split(|byte| !byte.is_ascii_digit()).filter(|number| !number.is_empty());
+    if !numbers.all(|number| matches!(number.len(), 1 | 2 | 4 | 6 | 8)) {
+        return false;
+    }
     let mut words = run.split(u8::is_ascii_digit).filter(|word| !word.is_empty());
     words.all(|word| {
         let word = str::from_utf8(word).unwrap_or_default();

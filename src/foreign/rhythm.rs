@@ -7,7 +7,10 @@ use super::civil_time::{DAY, HOUR, civil, day_number, weekday_of};
 use super::report::SeriesRhythm;
 
 /// How many distances from the newest on make the rhythm.
-const RECENT: usize = 14;
+const RECENT: usize = 7;
+
+/// So many distances older than a hole say whether it is one.
+const BEHIND_A_HOLE: usize = 7;
 
 /// How many slots a rhythm needs.
 const SLOTS_MIN: usize = 4;
@@ -39,13 +42,16 @@ impl SlotRhythm {
     /// Slots that were due between the last backup and `until`, oldest first. The one that is just due is not counted.
     pub(super) fn due_after(&self, last: i64, until: i64, limit: usize) -> Vec<i64> {
         let mut due = Vec::new();
-        let mut at = last + self.interval;
+        let is_monthly = is_month_like(self.interval);
+        let mut steps = 1;
+        let mut at = if is_monthly { months_later(last, 1) } else { last + self.interval };
         while at + self.interval / 2 <= until && due.len() < limit {
             let day = day_number(at - self.day_offset);
             if self.interval >= 6 * DAY || self.weekdays[weekday_of(day) as usize] {
                 due.push(at);
             }
-            at += self.interval;
+            steps += 1;
+            at = if is_monthly { months_later(last, steps) } else { at + self.interval };
         }
         due
     }
@@ -55,9 +61,13 @@ impl SlotRhythm {
         if self.is_by_day { (at - self.day_offset).div_euclid(DAY) * DAY } else { at }
     }
 
-    /// The day of a slot.
-    pub(super) fn day_of(&self, at: i64) -> i64 {
-        day_number(at - self.day_offset)
+    /// Whether all that was missed is one or more whole weeks of a series that has none at weekends: holidays look like that.
+    pub(super) fn may_be_holidays(&self) -> bool {
+        let expected = self.weekdays.iter().filter(|expected| **expected).count();
+        let days: Vec<i64> = self.missed.iter().map(|at| day_number(at - self.day_offset)).collect();
+        let (Some(first), Some(last)) = (days.first(), days.last()) else { return false };
+        let is_one_stretch = (*first..=*last).all(|day| days.binary_search(&day).is_ok() || !self.weekdays[weekday_of(day) as usize]);
+        self.is_by_day && expected == 5 && days.len() >= expected && is_one_stretch
     }
 }
 
@@ -74,7 +84,9 @@ pub(super) fn usual_gap(slots: &[i64]) -> Option<i64> {
 }
 
 /// The rhythm of slots, which are sorted and distinct. `names_day_only`: they are days, not times.
-pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool) -> Option<SlotRhythm> {
+/// `are_written`: they are times of writing, as the keys have none; then other files look like backups as well, and a rhythm
+/// must show in the time of day too.
+pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool, are_written: bool) -> Option<SlotRhythm> {
     if slots.len() < SLOTS_MIN {
         return None;
     }
@@ -85,6 +97,9 @@ pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool) -> Option<SlotRhy
         return None;
     }
     let day_offset = if names_day_only { 0 } else { night_offset(slots) };
+    if are_written && !is_scheduled(slots, interval) {
+        return None;
+    }
     let mut found = if interval >= 20 * HOUR && interval < 13 * DAY / 2 {
         by_weekday(slots, day_offset).or_else(|| by_distance(slots, interval, day_offset))
     } else {
@@ -94,35 +109,39 @@ pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool) -> Option<SlotRhy
     Some(found)
 }
 
-/// The index of the first slot that was not thinned: from there on distances are as usual. One wider distance at the very
-/// beginning is thinning as well.
-fn thinned_until(slots: &[i64], interval: i64) -> usize {
-    let usual = |pair: &[i64]| (pair[1] - pair[0]) * 2 < interval * 3;
-    let first = slots.windows(2).position(usual).unwrap_or(0);
-    // A distance that comes again among usual ones is a hole, not a step of a retention.
-    let mut start = first;
-    let gaps: Vec<i64> = slots.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    // Retention in steps: hourly, daily, weekly. The older part then has a rhythm of its own.
-    let mut index = gaps.len();
-    let mut wide_run = 0;
-    while index > start {
-        index -= 1;
-        if gaps[index] * 2 >= interval * 3 {
-            wide_run += 1;
-            if wide_run >= 3 && is_steady(&gaps[index..index + wide_run]) {
-                start = index + wide_run;
-                break;
-            }
-        } else {
-            wide_run = 0;
-        }
+/// Whether times of writing come from a schedule: at one time of day, or at a fixed distance.
+fn is_scheduled(slots: &[i64], interval: i64) -> bool {
+    let gaps = slots.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / interval as f64);
+    let (count, even) = gaps.fold((0, 0), |(count, even), gap| {
+        (count + 1, even + usize::from((gap - gap.round().max(1.0)).abs() <= 0.2))
+    });
+    if interval < 20 * HOUR {
+        return even * 10 >= count * 8 && slots.len() >= 8;
     }
-    start
+    let mut times: Vec<i64> = slots.iter().map(|at| at.rem_euclid(DAY)).collect();
+    times.sort_unstable();
+    let wanted = slots.len() * 3 / 4 + 1;
+    // Few times may be near each other by chance.
+    let window = if slots.len() < 10 { HOUR } else { 3 * HOUR };
+    let narrow = (0..times.len()).any(|first| {
+        let last = (first + wanted - 1) % times.len();
+        (times[last] - times[first]).rem_euclid(DAY) <= window && wanted <= times.len()
+    });
+    narrow && even * 10 >= count * 8
 }
 
-/// Whether wide distances follow each other as a retention leaves them: about equal, or wider towards the past.
-fn is_steady(gaps: &[i64]) -> bool {
-    gaps.windows(2).all(|pair| pair[0] * 4 >= pair[1] * 3)
+/// The index of the first slot that was not thinned. Behind a hole there are usual distances again; behind the step of a
+/// retention there are only wide ones.
+fn thinned_until(slots: &[i64], interval: i64) -> usize {
+    let is_usual: Vec<bool> = slots.windows(2).map(|pair| (pair[1] - pair[0]) * 2 < interval * 3).collect();
+    for index in (0..is_usual.len()).rev().filter(|index| !is_usual[*index]) {
+        let older = &is_usual[index.saturating_sub(BEHIND_A_HOLE)..index];
+        let usual = older.iter().filter(|usual| **usual).count();
+        if usual * 2 < older.len() || usual == 0 {
+            return index + 1;
+        }
+    }
+    0
 }
 
 /// What to subtract from times so that backups of one night fall on one day: the boundary is put half a day from their usual
@@ -228,11 +247,15 @@ fn by_distance(slots: &[i64], interval: i64, day_offset: i64) -> Option<SlotRhyt
             return None;
         }
         for step in 1..count {
-            let at = pair[0] + (pair[1] - pair[0]) * step / count;
+            let at = if is_month_like(interval) {
+                months_later(pair[0], step)
+            } else {
+                pair[0] + (pair[1] - pair[0]) * step / count
+            };
             let is_busy = interval >= 13 * DAY / 2
                 || (weekdays[weekday_of(day_number(at - day_offset)) as usize]
                     && (interval > 6 * HOUR || hours[at.rem_euclid(DAY).div_euclid(HOUR) as usize]));
-            if is_busy {
+            if is_busy && !(interval <= HOUR && is_skipped_hour(at)) {
                 missed.push(at);
             }
         }
@@ -261,6 +284,12 @@ fn by_distance(slots: &[i64], interval: i64, day_offset: i64) -> Option<SlotRhyt
     })
 }
 
+/// Whether a local time may be one that the change to summer time leaves out: between 1 and 4 o'clock on a Sunday in March.
+fn is_skipped_hour(at: i64) -> bool {
+    let time = civil(at);
+    time.month() == 3 && weekday_of(day_number(at)) == 6 && (1..=3).contains(&time.hour())
+}
+
 /// Weekdays on which there are backups; all of them if there are less than two weeks.
 fn busy_weekdays(slots: &[i64], day_offset: i64) -> [bool; 7] {
     let mut busy = [false; 7];
@@ -286,13 +315,16 @@ fn busy_hours(slots: &[i64]) -> [bool; 24] {
     counts.map(|count| count as i64 * 3 >= days)
 }
 
-/// The first day of the month in which a time falls, for monthly rhythms.
-pub(super) fn is_monthly(rhythm: SeriesRhythm) -> bool {
-    matches!(rhythm, SeriesRhythm::Months(_))
+/// Whether a distance is about a month.
+fn is_month_like(interval: i64) -> bool {
+    (27 * DAY..34 * DAY).contains(&interval)
 }
 
-/// The year and month of a time.
-pub(super) fn month_of(at: i64) -> (i16, i8) {
-    let at = civil(at);
-    (at.year(), at.month())
+/// The same day some months later; the last day of a month stays the last one.
+fn months_later(at: i64, months: i64) -> i64 {
+    let start = civil(at);
+    let date = start.date();
+    let later = date.saturating_add(jiff::Span::new().months(months));
+    let later = if date == date.last_of_month() { later.last_of_month() } else { later };
+    super::civil_time::seconds(later.to_datetime(start.time()))
 }

@@ -23,6 +23,9 @@ pub(super) struct SizeFinding {
     pub(super) confidence: FindingConfidence,
 }
 
+/// So many backups are the month that a size is compared with.
+const MONTH: usize = 31;
+
 fn median(sizes: &[u64]) -> u64 {
     let mut sorted = sizes.to_vec();
     sorted.sort_unstable();
@@ -87,17 +90,23 @@ pub(super) fn empty(sizes: &[u64], must_have_content: bool) -> Option<SizeFindin
 
 /// Backups that lost more than half of their size against the week before, in a series whose size was steady.
 ///
-/// A loss that comes back each week or month is a pattern of the source: a full backup and its increments.
-pub(super) fn shrunk(sizes: &[u64]) -> Option<SizeFinding> {
+/// `a_day`: how many backups a day has; a loss must last a day. A loss that comes back each week or month is a pattern of the source: a full backup and its increments.
+pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
     let mut drops: Vec<(usize, usize, u64)> = Vec::new();
     let mut index = WEEK.min(sizes.len()).min(5);
     while index < sizes.len() {
         let before = &sizes[index.saturating_sub(WEEK)..index];
         let usual = median(before);
         let steady = before.iter().filter(|size| size.abs_diff(usual) * 4 <= usual).count();
-        if usual > 1024 && sizes[index] * 2 < usual && sizes[index] > EMPTY_MAX && steady * 7 >= before.len() * 6 {
+        // Lower than all of the last month, but for one.
+        let mut lowest: Vec<u64> = sizes[index.saturating_sub(MONTH)..index].to_vec();
+        lowest.sort_unstable();
+        let is_lower = sizes[index] * 4 < lowest[1] * 3;
+        if usual > 1024 && sizes[index] * 2 < usual && is_lower && sizes[index] > EMPTY_MAX && steady * 7 >= before.len() * 6 {
             let low = sizes[index..].iter().take_while(|size| **size * 3 < usual * 2).count();
-            drops.push((index, index + low, usual));
+            if low >= a_day {
+                drops.push((index, index + low, usual));
+            }
             index += low + 1;
         } else {
             index += 1;
@@ -157,10 +166,10 @@ mod tests {
     fn a_loss_of_half_is_seen_and_a_cycle_is_not() {
         let mut sizes = growing(20);
         sizes.extend([300_000, 301_000, 302_000]);
-        assert_eq!(shrunk(&sizes).unwrap().start, 20);
+        assert_eq!(shrunk(&sizes, 1).unwrap().start, 20);
         let cycle: Vec<u64> = (0..35).map(|night| if night % 7 == 0 { 5_000_000 } else { 200_000 + night }).collect();
-        assert_eq!(shrunk(&cycle), None);
+        assert_eq!(shrunk(&cycle, 1), None);
         let weekends: Vec<u64> = (0..35).map(|day| if day % 7 >= 5 { 100_000 } else { 500_000 + day }).collect();
-        assert_eq!(shrunk(&weekends), None);
+        assert_eq!(shrunk(&weekends, 1), None);
     }
 }

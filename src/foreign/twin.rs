@@ -77,7 +77,8 @@ pub(super) fn compare_series(a: &BackupSeries, b: &BackupSeries, rivals: usize) 
     };
     let Some(interval) = gap(&left).into_iter().chain(gap(&right)).min() else { return TwinVerdict::Apart { common: 0 } };
     let interval = if base == TimeBase::Key && !a.names_time_of_day() { interval.max(DAY) } else { interval };
-    let pairs = pair_up(&left, &right, interval / 2);
+    // Half a distance is where two that take turns stand: a little less is asked for.
+    let pairs = pair_up(&left, &right, interval * 2 / 5);
     if pairs.len() < COMMON_MIN {
         return TwinVerdict::Apart { common: pairs.len() };
     }

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::civil_time::DAY;
-use super::file_kind::without_compression;
+use super::file_kind::{is_extension_word, without_compression};
+use super::key_token::uuid_end;
 use super::series::BackupSeries;
 
 /// Up to so many series that meet are all compared with each other.
@@ -39,6 +40,9 @@ fn names_of(text: &str) -> Vec<(usize, usize)> {
     while at < bytes.len() {
         if bytes[at] == b'{' {
             at += text[at..].find('}').map_or(1, |end| end + 1);
+        } else if let Some(end) = uuid_end(bytes, at) {
+            names.push((at, end));
+            at = end;
         } else if bytes[at].is_ascii_alphanumeric() || !bytes[at].is_ascii() {
             let len = bytes[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()).count();
             names.push((at, at + len));
@@ -112,8 +116,8 @@ fn is_stage(name: &str) -> bool {
 pub(super) enum NameRelation {
     /// They may be two writers.
     Writers,
-    /// A stage and its copy: who knows.
-    Stages,
+    /// A stage and its copy, or shards that grow evenly: a listing does not tell.
+    Undecided,
     /// Generations or kinds of one backup, or a copy of it.
     OneWriter,
 }
@@ -129,10 +133,19 @@ impl TwinCandidate {
         if is_extension(&series[self.first].name, first) {
             return NameRelation::OneWriter;
         }
-        if is_stage(a) && is_stage(b) {
-            return NameRelation::Stages;
+        if (is_stage(a) && is_stage(b)) || self.are_shards(&series[self.first].name, first) {
+            return NameRelation::Undecided;
         }
         NameRelation::Writers
+    }
+
+    /// Whether the names are numbers of shards.
+    fn are_shards(&self, text: &str, start: usize) -> bool {
+        let before = text[..start].trim_end_matches(['-', '_', '.', ' ']);
+        let whole = name_at(text, start).to_ascii_lowercase();
+        ["shard", "partition", "slice", "bucket", "stripe"]
+            .iter()
+            .any(|word| before.to_ascii_lowercase().ends_with(word) || whole.starts_with(word))
     }
 
     /// The differing names as a person writes them.
@@ -140,7 +153,7 @@ impl TwinCandidate {
         match self.at {
             Some((first, second)) => {
                 let (a, b) = (&series[self.first].name, &series[self.second].name);
-                (label(a, first, b), label(b, second, a))
+                (label(a, first), label(b, second))
             }
             None => (series[self.first].name.clone(), series[self.second].name.clone()),
         }
@@ -160,60 +173,85 @@ fn is_extension(text: &str, start: usize) -> bool {
 }
 
 /// A name with what belongs to it: `b` of `node-b` alone says nothing, neither does one number of an address.
-fn label(text: &str, start: usize, other: &str) -> String {
+///
+/// A directory that has no date is a name as a whole. In the name of a file the words that stand around are part of it if they
+/// look like one name: `fra1-vm3`, `db5.example.net`, but not the `backup-` of `backup-app01`.
+fn label(text: &str, start: usize) -> String {
     let names = names_of(text);
+    let Some((_, wanted_end)) = names.iter().copied().find(|(at, _)| *at == start) else { return String::new() };
+    let name = &text[start..wanted_end];
+    let directories = text.rfind('/').map_or(0, |slash| slash + 1);
+    let mut at = 0;
+    for segment in text[..directories].split_inclusive('/') {
+        let directory = segment.trim_end_matches('/');
+        let has_name = names.iter().any(|(from, to)| *from >= at && *to <= at + directory.len() && &text[*from..*to] == name);
+        if has_name && !directory.contains('{') && (at == 0 || directory.len() <= 80) {
+            let words = directory.split(['-', '_', '.']).count();
+            if words <= 6 {
+                return directory.to_owned();
+            }
+        }
+        at += segment.len();
+    }
+    chain_label(text, &names, start)
+}
+
+/// Words in the names of files that name no host.
+fn is_plain_word(word: &str) -> bool {
+    matches!(
+        word.to_ascii_lowercase().as_str(),
+        "backup" | "backups" | "bak" | "bkp" | "dump" | "dumps" | "snapshot" | "snap" | "export" | "archive" | "files"
+            | "data" | "full" | "daily" | "nightly" | "weekly" | "db" | "database" | "mysql" | "mariadb" | "postgres"
+            | "postgresql" | "pgdump" | "pg" | "mongo" | "mongodb" | "redis" | "etcd" | "home" | "www" | "etc" | "var" | "srv"
+            | "on" | "from" | "at" | "host" | "server"
+    )
+}
+
+/// Words that name no host without the word before.
+fn is_role_word(word: &str) -> bool {
+    matches!(
+        word.to_ascii_lowercase().as_str(),
+        "primary" | "replica" | "master" | "slave" | "standby" | "active" | "passive" | "secondary" | "main" | "left" | "right"
+            | "blue" | "green" | "old" | "new"
+    )
+}
+
+/// The name with the words before and behind it that belong to it.
+fn chain_label(text: &str, names: &[(usize, usize)], start: usize) -> String {
     let Some(index) = names.iter().position(|(at, _)| *at == start) else { return String::new() };
-    let (mut from, mut to) = names[index];
-    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let directory = |at: usize| text[..at].rfind('/').map_or(0, |slash| slash + 1);
-    // An address: digits with dots around.
-    if is_digits(&text[from..to]) {
-        let mut first = index;
-        while first > 0 && &text[names[first - 1].1..names[first].0] == "." && is_digits(&text[names[first - 1].0..names[first - 1].1]) {
-            first -= 1;
-        }
-        let mut last = index;
-        while last + 1 < names.len()
-            && &text[names[last].1..names[last + 1].0] == "."
-            && is_digits(&text[names[last + 1].0..names[last + 1].1])
-        {
-            last += 1;
-        }
-        if last - first == 3 {
-            return text[names[first].0..names[last].1].to_owned();
-        }
+    let word = |at: usize| &text[names[at].0..names[at].1];
+    let between = |left: usize| &text[names[left].1..names[left + 1].0];
+    let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
+    let is_digits = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let (mut first, mut last) = (index, index);
+    // An address: four numbers.
+    while first > 0 && matches!(between(first - 1), "." | "-") && is_digits(word(first - 1)) && is_digits(word(first)) {
+        first -= 1;
     }
-    // A short name needs the word before it.
-    let mut index = index;
-    while index > 0 && (to - from <= 2 || is_digits(&text[from..to])) {
-        let (before, end) = names[index - 1];
-        let joins = matches!(&text[end..from], "-" | "_" | ".");
-        if !joins || before < directory(from) || from - before > 40 {
+    while last + 1 < names.len() && matches!(between(last), "." | "-") && is_digits(word(last + 1)) && is_digits(word(last)) {
+        last += 1;
+    }
+    if last - first != 3 {
+        (first, last) = (index, index);
+    }
+    // The rest of a full name: `db5.example.net`.
+    while last + 1 < names.len() && between(last) == "." && !is_extension_word(word(last + 1)) && !is_digits(word(last + 1)) {
+        last += 1;
+    }
+    while first > 0 && matches!(between(first - 1), "-" | "_" | ".") {
+        let so_far = &text[names[first].0..names[last].1];
+        let is_address = last - first == 3 && is_digits(word(first));
+        let needs = so_far.len() <= 2 || so_far.bytes().all(|byte| !byte.is_ascii_alphabetic()) || is_role_word(so_far);
+        let needs = needs && (!is_address || word(first - 1) == "ip");
+        let before = word(first - 1);
+        let belongs = has_digit(before) && !is_digits(before) && between(first - 1) == "-";
+        let is_id = matches!(before, "i" | "ip" | "vm" | "node") && between(first - 1) == "-";
+        if !(needs || belongs || is_id) || (is_plain_word(before) && !needs) {
             break;
         }
-        index -= 1;
-        from = before;
-        if to - from > 2 && !is_digits(&text[from..to]) && !matches!(&text[before..end], "i" | "ip") {
-            break;
-        }
+        first -= 1;
     }
-    // A word drawn at random is part of what a whole directory names: `i-0abc…`.
-    if index > 0 {
-        let (before, end) = names[index - 1];
-        if matches!(&text[before..end], "i" | "ip") && &text[end..from] == "-" {
-            from = before;
-        }
-    }
-    // Numbers of one address written with dashes.
-    while text[from..].starts_with("ip-") && text[to..].starts_with('-') {
-        let Some((next, end)) = names.iter().copied().find(|(at, _)| *at == to + 1) else { break };
-        if !is_digits(&text[next..end]) {
-            break;
-        }
-        to = end;
-    }
-    let _ = other;
-    text[from..to].to_owned()
+    text[names[first].0..names[last].1].to_owned()
 }
 
 /// All pairs of series that differ in one name, or in none but the compression.
