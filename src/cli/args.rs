@@ -114,10 +114,13 @@ pub enum CliCommand {
         attention. Answers within 2 seconds, even if the store does not.\n\n\
         Example: runner status")]
     Status,
-    /// Find missed, late and doubled slots, and damage, in the journal
-    #[command(after_help = "Exit code 7: findings; 4: unknown. docs/AUDIT.md says what each\n\
-        finding means and what to do.\n\n\
-        Examples:\n  runner audit\n  runner audit app --since 7d")]
+    /// Find missed, late and doubled slots, and damage
+    #[command(after_help = "In a role's own journal; or in what another program stores, from a listing: no\n\
+        config and no key, and no object is read. Exit code 7: findings; 4: unknown.\n\
+        docs/AUDIT.md says what each finding means, and which listings are read.\n\n\
+        Examples:\n  runner audit\n  runner audit app --since 7d\n  \
+        runner audit --bucket s3://backups/prod --calendar\n  \
+        aws s3 ls --recursive s3://backups | runner audit --listing -")]
     Audit(verbs::AuditArgs),
     /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
     #[command(after_help = "It asks the config and the probes, and the lease where the role has one: in the\n\

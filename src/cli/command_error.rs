@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use crate::foreign::bucket::BucketError;
 use crate::ids::Digest;
 
 /// Snapshots are left, but the journal vouches for none that the selector names.
@@ -29,6 +30,16 @@ pub struct UsageError {
     pub message: String,
     /// What to write instead.
     pub hint: String,
+}
+
+/// A listing that cannot be audited.
+#[derive(Debug, thiserror::Error)]
+#[error("{source_name}: {error}")]
+pub(crate) struct ForeignListingError {
+    /// The bucket's URL or the file's name.
+    pub(super) source_name: String,
+    /// The error.
+    pub(super) error: BucketError,
 }
 
 /// A signal of the operator ended the command.

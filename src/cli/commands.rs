@@ -1,5 +1,6 @@
 //! The commands, a file per verb or group of verbs: arguments, call and rendering side by side.
 
+pub(crate) mod audit_foreign;
 pub(crate) mod backup;
 pub(crate) mod browse;
 pub(crate) mod daemon;

@@ -12,11 +12,12 @@ use std::io;
 use self::journal::{append, etcd_head, journal, register};
 use super::exit::ExitKind;
 use super::render::browse::escaped;
-use crate::cli::command_error::{Interrupted, UnvouchedError, UsageError};
+use crate::cli::command_error::{ForeignListingError, Interrupted, UnvouchedError, UsageError};
 use crate::cli::error_hints::policy::{ErrorPolicy, PLAIN, failed, store};
 use crate::config::ConfigError;
 use crate::daemon::SocketError;
 use crate::daemon::client::ClientError;
+use crate::foreign::bucket::BucketError;
 use crate::job::browse::error::{BrowseError, PathHint};
 use crate::job::browse::select::SelectError;
 use crate::job::error::{BackupError, DumpError, GuardError};
@@ -38,7 +39,7 @@ use crate::repo::entry::EntryKind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepositoryReadError;
 use crate::role::identity::IdentityError;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::tree::scan::{ScanError, ScanErrorKind};
 
 /// The exit code for `error`, and the hint.
@@ -57,6 +58,36 @@ pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<Stri
         next = error.source();
     }
     (ExitKind::Failed, None)
+}
+
+/// An error of the listing that `audit` is given, or makes.
+fn foreign(error: &ForeignListingError) -> ErrorPolicy {
+    match &error.error {
+        BucketError::Store(error) => foreign_store(error),
+        BucketError::Directory { .. } => failed("check the path, and run it as a user who may read there."),
+        BucketError::Listing(error) => failed(error.hint()),
+    }
+}
+
+/// As for a store, where the hint does not name the config.
+fn foreign_store(error: &StoreError) -> ErrorPolicy {
+    let hint = match error.kind {
+        StoreErrorKind::Denied => {
+            "the credentials need the right s3:ListBucket, and s3:ListBucketVersions to see overwritten keys."
+        }
+        StoreErrorKind::NoCredentials => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile. Without any, let a person who has access \
+             list the bucket, and read the listing with --listing."
+        }
+        StoreErrorKind::NoSuchStore => "check the bucket's name, --endpoint and --region.",
+        StoreErrorKind::Unreachable => "check the network, --endpoint and --region, then try again.",
+        StoreErrorKind::Invalid => "check --region and --endpoint, and this node's clock.",
+        StoreErrorKind::Untrusted => {
+            "check that --endpoint matches the name in the server's certificate, and this node's clock."
+        }
+        _ => return store(error),
+    };
+    failed(hint)
 }
 
 /// The policy of one error of the chain, if its kind has one.
@@ -121,6 +152,9 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
             "run it on a node that remembers the journal. If you know the whole ID of a snapshot from before (a report, a log), name it with \
              all its 64 characters: --snapshot ID.",
         ));
+    }
+    if let Some(error) = error.downcast_ref::<ForeignListingError>() {
+        return Some(foreign(error));
     }
     let store = error.downcast_ref::<StoreError>().map(store);
     let journal = || error.downcast_ref::<JournalError>().map(journal);

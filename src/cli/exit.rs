@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::render::audited::RoleAuditResult;
+use super::render::foreign::{ForeignAuditResult, is_doubtful};
 use crate::job::exec::{ExecOutcome, ExecStopCause};
 use crate::job::health::Severity;
 use crate::job::report::repaired::RepairReport;
@@ -212,6 +213,15 @@ pub fn of_audit(audited: &RoleAuditResult) -> ExitKind {
     }
 }
 
+/// The code of `audit` of a listing: what could not be read may hold the backups that seem to be missing, and more.
+pub fn of_foreign_audit(result: &ForeignAuditResult) -> ExitKind {
+    match (result.audit.is_sick(), is_doubtful(&result.unread)) {
+        (true, _) => ExitKind::Findings,
+        (false, true) => ExitKind::Unknown,
+        (false, false) => ExitKind::Done,
+    }
+}
+
 /// The code of `is-active`.
 pub fn of_is_active(state: RoleState) -> ExitKind {
     match state {
@@ -284,6 +294,19 @@ mod tests {
             "notes are none"
         );
         assert_eq!(code(Err("connection refused".to_owned())), 4);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_clean() {
+        use crate::cli::render::foreign::UnreadParts;
+        use crate::foreign::report::ForeignAudit;
+        let mut result = samples::foreign_audit();
+        assert_eq!(of_foreign_audit(&result).code(), 7);
+        result.audit = ForeignAudit::default();
+        result.unread = UnreadParts { lines: 1, folders: 1, ..UnreadParts::default() };
+        assert_eq!(of_foreign_audit(&result).code(), 0);
+        result.unread.path_count = 1;
+        assert_eq!(of_foreign_audit(&result).code(), 4);
     }
 
     #[test]

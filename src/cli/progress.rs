@@ -208,10 +208,15 @@ fn line(now: &ProgressSample, rate: u64, columns: usize) -> String {
         JobPhase::Commit => Some(["committing", "committing"]),
         JobPhase::Done => Some(["done", "done"]),
         JobPhase::Prune => Some(["pruning", "pruning"]),
-        JobPhase::Backup | JobPhase::Restore | JobPhase::Verify => None,
+        JobPhase::Backup | JobPhase::Restore | JobPhase::Verify | JobPhase::List => None,
     };
     if let Some([long, short]) = waits {
         return if long.len() <= columns { long } else { short }.to_owned();
+    }
+    if now.phase == JobPhase::List {
+        let objects = counted(now.files, "object", "objects");
+        let long = format!("{objects}, {}", bytes(now.bytes_done));
+        return if long.len() <= columns { long } else { objects };
     }
     let files = counted(now.files, "file", "files");
     let content = match (now.bytes_total, now.is_counting) {
@@ -277,6 +282,8 @@ mod tests {
         let restore = ProgressSample { phase: JobPhase::Restore, bytes_total: 4 << 30, ..now };
         assert_eq!(wide(&restore, 45 << 20), "12,345 files, 1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min 08 s left");
         assert_eq!(wide(&ProgressSample { phase: JobPhase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
+        let list = ProgressSample { phase: JobPhase::List, ..now };
+        assert_eq!([wide(&list, 1), line(&list, 1, 20)], ["12,345 objects, 1.0 GiB", "12,345 objects"]);
         assert_eq!(wide(&ProgressSample::default(), 0), "opening the repository");
         assert_eq!(wide(&ProgressSample { phase: JobPhase::Lease, ..now }, 0), "waiting for the lease");
         let counting = ProgressSample { bytes_total: 2 << 30, is_counting: true, ..now };

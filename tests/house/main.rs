@@ -72,6 +72,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "repo::object_keys",
         ],
     ),
+    // Its adapter lists buckets; what judges a listing is pure.
+    ("foreign", &["ids", "text", "env", "config", "store"]),
     ("tree", &["ids", "clock_reading", "env", "config", "store", "repo::entry"]),
     (
         "job",
@@ -150,6 +152,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "job",
             "alert",
             "daemon",
+            "foreign",
         ],
     ),
     ("main", &["cli", "daemon", "process::harden"]),

@@ -259,13 +259,54 @@ pub struct WhoamiArgs {
 
 /// `runner audit`
 #[derive(Debug, Args)]
+#[command(override_usage = "runner audit [OPTIONS] [ROLE]...\n       \
+        runner audit [OPTIONS] --bucket <URL>\n       \
+        runner audit [OPTIONS] --listing <FILE>")]
 pub struct AuditArgs {
     /// Only these roles [default: all of the config]
-    #[arg(value_name = "ROLE")]
+    #[arg(value_name = "ROLE", conflicts_with = "foreign")]
     pub roles: Vec<RoleName>,
-    /// How far back, like 7d or 12h
-    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = duration)]
+    /// How far back, like 7d or 12h; with --calendar 365d if not said
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30d",
+        default_value_if("calendar", "true", "365d"),
+        value_parser = duration,
+        conflicts_with = "foreign"
+    )]
     pub since: std::time::Duration,
+    /// Draw the days of the last year
+    #[arg(long)]
+    pub calendar: bool,
+    /// What other programs store.
+    #[command(flatten)]
+    pub foreign: ForeignAuditArgs,
+}
+
+/// `runner audit` of backups that another program made.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Backups of other programs, from a listing alone")]
+#[group(id = "foreign_options", multiple = true)]
+pub struct ForeignAuditArgs {
+    /// List this bucket or directory: s3://BUCKET/PREFIX or file:///DIR
+    #[arg(long, value_name = "URL", group = "foreign")]
+    pub bucket: Option<String>,
+    /// Read this listing; - is standard input
+    #[arg(long, value_name = "FILE", group = "foreign")]
+    pub listing: Option<PathBuf>,
+    /// How keys are made, like '{host}/{date}.tar.gz' [default: found out]
+    #[arg(long, value_name = "PATTERN", requires = "foreign")]
+    pub pattern: Option<String>,
+    /// S3 server, if it is not AWS
+    #[arg(long, value_name = "URL", requires = "bucket")]
+    pub endpoint: Option<String>,
+    /// S3 region
+    #[arg(long, value_name = "NAME", requires = "bucket")]
+    pub region: Option<String>,
+    /// Profile of the AWS config files
+    #[arg(long, value_name = "NAME", requires = "bucket")]
+    pub profile: Option<String>,
 }
 
 /// `runner is-active`

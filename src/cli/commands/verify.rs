@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::cli::args::verbs;
 use crate::cli::command_error::{Error, Interrupted};
+use crate::cli::commands::audit_foreign::{ListingSource, run_foreign_audit};
 use crate::cli::commands::whoami::{ask_daemon, whoami_request};
 use crate::cli::context::{CliSession, CommandContext, until_cancelled};
 use crate::cli::exit::{self, ExitKind};
@@ -80,6 +81,9 @@ pub(crate) async fn run_verify(session: &mut CliSession, args: &verbs::VerifyArg
 }
 
 pub(crate) async fn run_audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<ExitKind, Error> {
+    if let Some(source) = ListingSource::of(&args.foreign)? {
+        return Box::pin(run_foreign_audit(session, source, args)).await;
+    }
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &args.roles)?;
     let back = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
@@ -95,5 +99,6 @@ pub(crate) async fn run_audit(session: &mut CliSession, args: &verbs::AuditArgs)
         all.push(RoleAuditResult { role: role.name.clone(), since, result });
     }
     let exit = all.iter().map(exit::of_audit).fold(ExitKind::Done, ExitKind::or_worse);
-    Ok(session.report_result(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
+    let report = if args.calendar { render::audited::report_with_calendars } else { render::audited::report };
+    Ok(session.report_result(exit, || report(&all, &context.view()), || json::audit::report(&all)))
 }

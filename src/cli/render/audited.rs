@@ -3,12 +3,14 @@
 use jiff::Timestamp;
 
 use super::browse::escaped;
+use super::calendar::{CalendarMark, calendar};
 use super::warning::instant;
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
 use crate::job::report::audited::{
-    AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, SlotAttempt, SlotCounts, SnapshotStreak,
+    AuditFinding, AuditNote, AuditReport, AuditedSlot, CommitInfo, IncompleteStreak, SlotAttempt, SlotCounts,
+    SnapshotStreak,
 };
 
 /// The audit of one role, or the reason why there is none.
@@ -25,6 +27,23 @@ pub struct RoleAuditResult {
 /// The report: one paragraph per role.
 pub fn report(all: &[RoleAuditResult], view: &RenderContext) -> String {
     all.iter().map(|audited| role(audited, view)).collect::<Vec<_>>().join("\n")
+}
+
+/// The report, with a calendar below each role that has a schedule.
+pub fn report_with_calendars(all: &[RoleAuditResult], view: &RenderContext) -> String {
+    let of = |audited: &RoleAuditResult| role(audited, view) + &role_calendar(audited, view);
+    all.iter().map(of).collect::<Vec<_>>().join("\n")
+}
+
+fn role_calendar(audited: &RoleAuditResult, view: &RenderContext) -> String {
+    let Ok(AuditReport { slots: Some(_), calendar: slots, .. }) = &audited.result else { return String::new() };
+    let day = |time: Timestamp| time.to_zoned(view.zone.clone()).date();
+    let mark = |mark: AuditedSlot| match mark {
+        AuditedSlot::Committed => CalendarMark::One,
+        AuditedSlot::Duplicated => CalendarMark::Several,
+        AuditedSlot::Missed => CalendarMark::Missed,
+    };
+    calendar(slots.iter().map(|(slot, found)| (day(*slot), mark(*found))), day(view.now), view.page)
 }
 
 fn role(audited: &RoleAuditResult, view: &RenderContext) -> String {
@@ -285,5 +304,16 @@ mod tests {
         ];
         samples::assert_fits(|view| report(&all, view));
         insta::assert_snapshot!(report(&all, &samples::view()));
+    }
+
+    #[test]
+    fn a_calendar_stands_below_a_role_with_a_schedule() {
+        let audit = samples::audit();
+        let (role, since) = (audit.role.clone(), audit.since);
+        let clean = AuditReport { findings: Vec::new(), finding_count: 0, notes: Vec::new(), ..audit };
+        let unscheduled = AuditReport { slots: None, ..clean.clone() };
+        let all = [clean, unscheduled].map(|audit| RoleAuditResult { role: role.clone(), since, result: Ok(audit) });
+        samples::assert_fits(|view| report_with_calendars(&all, view));
+        insta::assert_snapshot!(report_with_calendars(&all, &samples::view()));
     }
 }

@@ -40,6 +40,11 @@ impl PageLayout {
         Self { text: columns.min(TEXT_WIDTH_MAX), line: columns }
     }
 
+    /// The columns of a drawing: the width of sentences, also where lines have no end.
+    pub fn columns(self) -> usize {
+        self.text.min(TEXT_WIDTH_MAX)
+    }
+
     /// Whether `line` fits into one line of this page.
     pub fn fits(self, line: &str) -> bool {
         width(line) <= self.line

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use jiff::civil::{DateTime, date};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::RenderContext;
 use super::layout::PageLayout;
+use crate::cli::render::foreign::{ForeignAuditResult, UnreadParts};
+use crate::foreign::format::UnreadLine;
+use crate::foreign::report::{
+    ByteRange, FindingConfidence, ForeignAudit, ForeignFinding, ForeignNote, ForeignRepository, ForeignSeries,
+    SeriesRhythm, SlotMark, StereoEvidence,
+};
 use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
 use crate::job::report::audited::{
-    AttemptEnd, AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, NodeShare, SlotAttempt, SlotCounts,
-    SnapshotStreak,
+    AttemptEnd, AuditFinding, AuditNote, AuditReport, AuditedSlot, CommitInfo, IncompleteStreak, NodeShare,
+    SlotAttempt, SlotCounts, SnapshotStreak,
 };
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
@@ -216,6 +223,148 @@ pub(crate) fn future() -> FutureDates {
     FutureDates { count: 2, latest: at("2028-11-19T01:00:00Z"), node: Some(node), clock: WrongClock::Writer }
 }
 
+/// An audit of a listing with a finding of each kind.
+pub(crate) fn foreign_audit() -> ForeignAuditResult {
+    use crate::foreign::report::ForeignFindingKind as Kind;
+    let day = |text: &str| Some(text.parse().unwrap());
+    let slot = |text: &str| -> DateTime { text.parse().unwrap() };
+    let finding = |kind, confidence, series: &str, example: &str| ForeignFinding {
+        kind,
+        confidence,
+        series: series.to_owned(),
+        hosts: Vec::new(),
+        evidence: None,
+        since: None,
+        until: None,
+        slots: 1,
+        missed: Vec::new(),
+        surplus: None,
+        surplus_month: None,
+        surplus_guess: None,
+        sizes: None,
+        example: example.to_owned(),
+    };
+    let range = |min, max| Some(ByteRange { min, max });
+    let app = "app/{host}/{host}-{date}.tar.gz";
+    let (sure, likely) = (FindingConfidence::Sure, FindingConfidence::Likely);
+    let findings = vec![
+        ForeignFinding {
+            since: day("2026-11-20"),
+            slots: 9,
+            ..finding(Kind::Stopped, sure, "prod/mail/mail-{date}.tgz", "prod/mail/mail-261119.tgz")
+        },
+        ForeignFinding {
+            missed: ["2026-10-09", "2026-10-10", "2026-11-15"].map(|day| slot(&format!("{day}T00:00:00"))).into(),
+            slots: 3,
+            ..finding(Kind::Missed, likely, "mysql/shop-{date}.sql.gz", "mysql/shop-2026-10-12.sql.gz")
+        },
+        ForeignFinding {
+            hosts: vec!["app01".to_owned(), "app02".to_owned()],
+            evidence: Some(StereoEvidence::TwinSeries),
+            since: day("2026-10-20"),
+            slots: 40,
+            surplus: range(38_000_000_000, 38_200_000_000),
+            surplus_month: range(28_500_000_000, 28_600_000_000),
+            surplus_guess: Some(38_104_963_913),
+            ..finding(Kind::Stereo, sure, app, "app/app02/app02-2026-11-28T010003.tar.gz")
+        },
+        ForeignFinding {
+            evidence: Some(StereoEvidence::TwoVersions),
+            since: day("2026-11-01"),
+            until: day("2026-11-28"),
+            slots: 28,
+            surplus: range(1_653_000_000, 1_653_000_001),
+            ..finding(Kind::Stereo, likely, "rke/{date}_etcd.zip", "rke/2026-11-28_etcd.zip")
+        },
+        ForeignFinding {
+            since: day("2026-11-01"),
+            slots: 2,
+            ..finding(Kind::Overwritten, sure, "conf/latest.tar", "conf/latest.tar")
+        },
+        ForeignFinding {
+            since: day("2026-11-06"),
+            slots: 23,
+            sizes: Some((424_390_033, 9_485_390)),
+            ..finding(Kind::Frozen, sure, "srv-data/backup-{date}.tar.gz", "srv-data/backup-2026-11-28T01-00-00.tar.gz")
+        },
+        ForeignFinding {
+            since: day("2026-11-28"),
+            until: day("2026-11-28"),
+            sizes: Some((5_000_000, 20)),
+            ..finding(Kind::Empty, sure, "pg/{date}.sql.gz", "pg/2026-11-28.sql.gz")
+        },
+        ForeignFinding {
+            since: day("2026-11-27"),
+            slots: 2,
+            sizes: Some((5_000_000, 1_000_000)),
+            ..finding(Kind::Shrunk, likely, "crm/{date}.tar", "crm/2026-11-28.tar")
+        },
+        ForeignFinding {
+            since: day("2026-11-03"),
+            slots: 5,
+            ..finding(
+                Kind::TwoChains,
+                FindingConfidence::Ask,
+                "dup/duplicity-inc.{time}.to.{time}.vol1.difftar.gz",
+                "dup/duplicity-inc.20261103T010000Z.to.20261104T010000Z.vol1.difftar.gz",
+            )
+        },
+    ];
+    let nights = (1..=28).map(|day| {
+        let mark = match day {
+            9 | 10 => SlotMark::Missed,
+            20.. => SlotMark::Several,
+            _ => SlotMark::One,
+        };
+        (date(2026, 11, day).at(1, 0, 3, 0), mark)
+    });
+    let series = ForeignSeries {
+        name: app.to_owned(),
+        hosts: vec!["app01".to_owned(), "app02".to_owned()],
+        backups: 99,
+        bytes: 90_000_000_000,
+        span: (slot("2026-10-01T01:00:03"), slot("2026-11-28T01:00:03")),
+        rhythm: SeriesRhythm::Days(1),
+        slots: nights.collect(),
+    };
+    let notes = vec![
+        ForeignNote::Moved {
+            series: "files/{host}/{date}/data.tar.gz".to_owned(),
+            from: "node-a".to_owned(),
+            to: "node-b".to_owned(),
+            on: date(2026, 11, 3),
+        },
+        ForeignNote::OverwrittenUnseen,
+        ForeignNote::Unjudged { objects: 3, bytes: 12_000 },
+    ];
+    let repository = ForeignRepository {
+        program: "restic",
+        prefix: "restic/web/".to_owned(),
+        objects: 1234,
+        bytes: 9_000_000_000,
+        snapshots: Some(30),
+        newest: Some(slot("2026-11-28T02:00:10")),
+    };
+    let audit = ForeignAudit {
+        objects: 1433,
+        bytes: 99_000_000_000,
+        span: Some((slot("2026-10-01T01:04:16"), slot("2026-11-28T01:05:13"))),
+        series: vec![series],
+        repositories: vec![repository],
+        findings,
+        unlisted: 7,
+        notes,
+    };
+    let unread = UnreadParts {
+        lines: 2,
+        first_line: Some(UnreadLine { number: 17, text: "An error occurred (Expired)".to_owned() }),
+        folders: 1,
+        path_count: 1,
+        paths: vec!["/srv/backup/root: Permission denied".to_owned()],
+    };
+    ForeignAuditResult { source: "s3://backups/prod".to_owned(), audit, unread }
+}
+
 pub(crate) fn audit() -> AuditReport {
     let attempt = |minute: &str, end| SlotAttempt {
         node: "app01".to_owned(),
@@ -250,6 +399,13 @@ pub(crate) fn audit() -> AuditReport {
         role: app(),
         since: at("2026-10-21T01:05:00Z"),
         records: 128,
+        calendar: [
+            ("2026-11-17T01:00:00Z", AuditedSlot::Committed),
+            ("2026-11-18T01:00:00Z", AuditedSlot::Missed),
+            ("2026-11-19T01:00:00Z", AuditedSlot::Duplicated),
+        ]
+        .map(|(slot, mark)| (at(slot), mark))
+        .into(),
         slots: Some(SlotCounts { expected: 30, committed: 23, missed: 4, late: 1, paused: 2, open: 1, unplanned: 3 }),
         nodes: vec![
             NodeShare { node: "app01".to_owned(), commits: 20, attempts: 2 },

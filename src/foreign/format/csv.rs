@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::collector::{EntryVersion, ListedEntry, ListedLine, ListingCollector};
+use super::error::ListingError;
 use super::lines::LINE_BYTES_MAX;
-use super::{EntryVersion, ListedEntry, ListedLine, ListingCollector, ListingError, key, text, time};
+use super::{key, text, time};
 
 /// Names of the column with the key, the best first, in lower case and without blanks and marks.
 const KEY_NAMES: [&str; 10] =

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{EntryVersion, ListedEntry, ListedLine, ListingError, time};
+use super::collector::{EntryVersion, ListedEntry, ListedLine};
+use super::error::ListingError;
+use super::time;
 
 /// What one JSON object says about an object of a bucket.
 #[derive(Debug, Default)]

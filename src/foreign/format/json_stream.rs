@@ -5,8 +5,9 @@ use std::io::BufRead;
 
 use serde::de::DeserializeSeed as _;
 
+use super::collector::{ForeignListing, ListingCollector, unread};
+use super::error::{ListingError, ListingFormat};
 use super::json::{EntrySink, EntryWalk, JsonEntry};
-use super::{ForeignListing, ListingCollector, ListingError, ListingFormat, unread};
 
 /// Collects entries, and looks at the objects around them.
 struct DocumentSink {

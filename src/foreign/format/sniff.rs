@@ -1,11 +1,10 @@
 //! Pure. Recognises the format of a listing from its first lines.
 
+use super::collector::{EntryVersion, ListedEntry, ListedLine, ListingCollector, unread};
 use super::csv::{CsvColumns, CsvReader};
+use super::error::{ListingError, ListingFormat, UnreadLine};
 use super::text::{DirectoryFilter, FoundFile};
-use super::{
-    EntryVersion, ListedEntry, ListedLine, ListingCollector, ListingError, ListingFormat, UnreadLine, csv, json, text,
-    unread,
-};
+use super::{csv, json, text};
 
 /// How many lines are looked at.
 const SAMPLE_LINES: usize = 100;

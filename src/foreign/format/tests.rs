@@ -7,6 +7,7 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
 use super::*;
+use crate::foreign::listing::VersionColumn;
 
 /// Key, size, time, and whether it is the newest version.
 type Row = (String, u64, i64, bool);

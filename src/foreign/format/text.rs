@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{EntryVersion, ListedEntry, ListedLine, time};
+use super::collector::{EntryVersion, ListedEntry, ListedLine};
+use super::time;
 
 /// The units of `aws s3 ls --human-readable`.
 const ROUNDED_UNITS: [&[u8]; 8] = [b"Byte", b"Bytes", b"KiB", b"MiB", b"GiB", b"TiB", b"PiB", b"EiB"];

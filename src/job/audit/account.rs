@@ -244,7 +244,8 @@ impl<'a> JournalAudit<'a> {
         notes.extend(more_notes);
         notes.truncate(PROBLEMS_MAX);
         let nodes = self.nodes.into_values().collect();
-        AuditReport { role, since, records: 0, slots, nodes, findings, finding_count, notes }
+        let calendar = verdict.calendar;
+        AuditReport { role, since, records: 0, slots, calendar, nodes, findings, finding_count, notes }
     }
 }
 

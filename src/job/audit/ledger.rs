@@ -3,7 +3,7 @@
 //! The schedule is the present one of the config. Between two commits of which one is for an instant that is not a slot
 //! of this schedule, the journal shows that another schedule was in force: there no slot counts as missed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use jiff::Timestamp;
@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use crate::ids::{InstanceId, ScheduleId, Term};
 use crate::job::health::RunningBackup;
 use crate::job::health::pauses::PauseHistory;
-use crate::job::report::audited::{AttemptEnd, AuditFinding, AuditNote, CommitInfo, SlotAttempt, SlotCounts};
+use crate::job::report::audited::{
+    AttemptEnd, AuditFinding, AuditNote, AuditedSlot, CALENDAR_SLOTS_MAX, CommitInfo, SlotAttempt, SlotCounts,
+};
 use crate::job::report::whoami::RecentSlots;
 use crate::journal::state::JournalState;
 use crate::journal::view::JournalView;
@@ -73,6 +75,8 @@ pub(crate) struct SlotSummary {
     pub(crate) counts: SlotCounts,
     pub(crate) findings: Vec<AuditFinding>,
     pub(crate) notes: Vec<AuditNote>,
+    /// The newest slots that were committed or missed.
+    pub(crate) calendar: VecDeque<(Timestamp, AuditedSlot)>,
     /// Consecutive slots up to now that are not committed for the same reason.
     run: Option<UncommittedStreak>,
 }
@@ -221,6 +225,8 @@ impl SlotLedger {
             verdict.flush();
             verdict.counts.expected += 1;
             verdict.counts.committed += 1;
+            let is_single = tries.commits.len() < 2;
+            verdict.mark(slot, if is_single { AuditedSlot::Committed } else { AuditedSlot::Duplicated });
             if let Some(commit) = tries.commits.first() {
                 self.judge_commit(plan, slot, (owed, now), commit, verdict);
             }
@@ -255,10 +261,12 @@ impl SlotLedger {
             verdict.extend(slot.at, UncommittedReason::Paused { by: span.by.clone(), why: span.why.clone() });
         } else if attempts.is_empty() {
             verdict.counts.missed += 1;
+            verdict.mark(slot, AuditedSlot::Missed);
             verdict.extend(slot.at, UncommittedReason::NotTried);
         } else {
             verdict.flush();
             verdict.counts.missed += 1;
+            verdict.mark(slot, AuditedSlot::Missed);
             verdict.findings.push(AuditFinding::Missed { first: slot.at, last: slot.at, count: 1, attempts });
         }
     }
@@ -285,6 +293,13 @@ impl SlotLedger {
 }
 
 impl SlotSummary {
+    fn mark(&mut self, slot: Slot, mark: AuditedSlot) {
+        if self.calendar.len() == CALENDAR_SLOTS_MAX {
+            self.calendar.pop_front();
+        }
+        self.calendar.push_back((slot.at, mark));
+    }
+
     /// Adds a slot without a commit.
     fn extend(&mut self, slot: Timestamp, why: UncommittedReason) {
         match &mut self.run {

@@ -34,10 +34,12 @@ pub enum JobPhase {
     Lease = 7,
     /// Waiting so that the node that had the role last can run the slot.
     Turn = 8,
+    /// Listing a bucket.
+    List = 9,
 }
 
 impl JobPhase {
-    const ALL: [JobPhase; 9] = [
+    const ALL: [JobPhase; 10] = [
         JobPhase::Opening,
         JobPhase::Backup,
         JobPhase::Commit,
@@ -47,6 +49,7 @@ impl JobPhase {
         JobPhase::Done,
         JobPhase::Lease,
         JobPhase::Turn,
+        JobPhase::List,
     ];
 }
 

@@ -1,5 +1,7 @@
 //! What `audit` reports: the state of the slots, and what an operator should know about a journal.
 
+use std::collections::VecDeque;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -18,6 +20,8 @@ pub struct AuditReport {
     pub records: u64,
     /// Counts of the slots; `None` for a role without a schedule.
     pub slots: Option<SlotCounts>,
+    /// The slots that were committed or missed, for a calendar, oldest first; the newest [`CALENDAR_SLOTS_MAX`].
+    pub calendar: VecDeque<(Timestamp, AuditedSlot)>,
     /// The nodes that ran the role, by name.
     pub nodes: Vec<NodeShare>,
     /// Problems, at most [`super::PROBLEMS_MAX`].
@@ -26,6 +30,20 @@ pub struct AuditReport {
     pub finding_count: u64,
     /// Conditions that look like a finding and are explained, at most [`super::PROBLEMS_MAX`].
     pub notes: Vec<AuditNote>,
+}
+
+/// How many slots are kept for a calendar: those of a year with one every quarter of an hour.
+pub const CALENDAR_SLOTS_MAX: usize = 36_000;
+
+/// What a calendar shows of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditedSlot {
+    /// It has one commit.
+    Committed,
+    /// It has several.
+    Duplicated,
+    /// It has none, and no time is left for one.
+    Missed,
 }
 
 /// Slots by state. Each expected slot is committed, missed, paused or open.
