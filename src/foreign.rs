@@ -9,8 +9,22 @@
 pub mod bucket;
 pub mod format;
 pub mod listing;
+mod calendar_word;
+mod chain;
+mod civil_time;
+mod file_kind;
+mod judge;
+mod key_plan;
+mod key_token;
 pub mod pattern;
 pub mod report;
+mod repository;
+mod rhythm;
+mod role_slots;
+mod series;
+mod size_history;
+mod twin;
+mod twin_names;
 
 use crate::foreign::listing::BucketListing;
 use crate::foreign::report::ForeignAudit;
@@ -27,6 +41,5 @@ pub struct ForeignAuditOptions {
 
 /// Audits what was listed.
 pub fn audit(listing: &BucketListing, options: &ForeignAuditOptions) -> ForeignAudit {
-    let _ = options;
-    ForeignAudit { objects: listing.len() as u64, ..ForeignAudit::default() }
+    judge::judge(listing, options)
 }
