@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RoleName, Term};
+use crate::job::report::RoleReport;
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +42,23 @@ pub enum AlertKind {
 }
 
 impl AlertKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        AlertKind::Failed,
+        AlertKind::Fenced,
+        AlertKind::Missed,
+        AlertKind::Duplicate,
+        AlertKind::Takeover,
+        AlertKind::Conflict,
+        AlertKind::Clone,
+        AlertKind::Drift,
+        AlertKind::ClockOff,
+        AlertKind::Anomaly,
+        AlertKind::PausedTooLong,
+        AlertKind::Incomplete,
+        AlertKind::Lost,
+    ];
+
     /// The node that reports this kind.
     pub fn reporter(self) -> AlertReporter {
         match self {
@@ -192,4 +210,7 @@ impl AlertNotification {
 pub trait AlertFormatter: Debug + Send + Sync {
     /// The sentence for an alert.
     fn format(&self, notice: &AlertNotification) -> String;
+
+    /// The lines of a run's report, for a service that keeps them.
+    fn format_report(&self, report: &RoleReport) -> String;
 }

@@ -38,14 +38,22 @@ impl LogObserver {
     }
 }
 
-/// Formats alerts as sentences, in this time zone.
+/// Formats alerts as sentences, and reports as lines, in this time zone.
 #[derive(Debug)]
-pub(super) struct AlertTextFormatter(pub(super) TimeZone);
+pub(super) struct AlertTextFormatter {
+    pub(super) zone: TimeZone,
+    pub(super) env: Env,
+}
 
 impl AlertFormatter for AlertTextFormatter {
     fn format(&self, notice: &AlertNotification) -> String {
         // Alerts are passed on to terminals and mails, so control characters are escaped.
-        text::line(&text::without_os_error(&render::alert::text(notice, &self.0))).into_owned()
+        text::line(&text::without_os_error(&render::alert::text(notice, &self.zone))).into_owned()
+    }
+
+    fn format_report(&self, report: &RoleReport) -> String {
+        let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
+        text::lines(&text::without_os_error(&render::backup::role(report, &view))).into_owned()
     }
 }
 

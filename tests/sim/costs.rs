@@ -26,6 +26,7 @@ use runner::ids::{InstanceId, NodeId};
 use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
+use runner::job::report::RoleReport;
 use runner::journal::body::WriterNode;
 use runner::role::controller::RoleStatus;
 use runner::role::lease::LeaseHolder;
@@ -56,6 +57,10 @@ struct SilentAlertFormatter;
 
 impl AlertFormatter for SilentAlertFormatter {
     fn format(&self, _: &AlertNotification) -> String {
+        String::new()
+    }
+
+    fn format_report(&self, _: &RoleReport) -> String {
         String::new()
     }
 }

@@ -558,4 +558,8 @@ impl AlertFormatter for EmptyAlertFormatter {
     fn format(&self, _: &AlertNotification) -> String {
         String::new()
     }
+
+    fn format_report(&self, _: &RoleReport) -> String {
+        String::new()
+    }
 }

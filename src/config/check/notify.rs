@@ -17,8 +17,11 @@ const DANGER: &str = "reads what is told, and the URL by which others can send i
 /// The most characters of a channel's name: it stands at the begin of log lines.
 const NAME_MAX: usize = 64;
 
+/// Whether a kind has a key.
+type KindPredicate = fn(NotifyChannelKind) -> bool;
+
 /// The keys that only some kinds have, with a predicate for these kinds.
-const KEYS_OF_KINDS: [(&str, fn(NotifyChannelKind) -> bool); 12] = [
+const KEYS_OF_KINDS: [(&str, KindPredicate); 12] = [
     ("events", |kind| kind != NotifyChannelKind::Healthchecks),
     ("url", NotifyChannelKind::has_url),
     ("url_file", NotifyChannelKind::has_url),
