@@ -107,6 +107,16 @@ pub enum SecretProblem {
 }
 
 impl DeliveryError {
+    /// The status of the answer, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            DeliveryError::Redirected { status, .. }
+            | DeliveryError::Refused { status, .. }
+            | DeliveryError::Unexpected { status, .. } => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+
     /// How long the server wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

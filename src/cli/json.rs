@@ -3,6 +3,7 @@
 //! durations are in seconds.
 
 pub mod audit;
+pub mod notify;
 pub mod pruned;
 pub mod repaired;
 pub mod whoami;

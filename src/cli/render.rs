@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod executed;
 pub mod journal;
 pub mod layout;
+pub mod notify;
 pub mod operated;
 pub mod pruned;
 pub mod reason;

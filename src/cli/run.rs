@@ -15,6 +15,7 @@ use crate::cli::commands::exec::run_exec;
 use crate::cli::commands::init::run_init;
 use crate::cli::commands::journal::run_journal;
 use crate::cli::commands::key::run_key;
+use crate::cli::commands::notify::run_notify;
 use crate::cli::commands::operate::{OperateAction, run_operate};
 use crate::cli::commands::prune::run_prune;
 use crate::cli::commands::repair::run_repair;
@@ -114,6 +115,7 @@ async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitK
         CliCommand::Journal(verbs::JournalCommand::Amend(args)) => {
             run_operate(session, &args.role, &OperateAction::Amend { force: args.force }).await
         }
+        CliCommand::Notify(args) => run_notify(session, &args).await,
         CliCommand::Config(args) => configure::config(session, &args),
         CliCommand::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;

@@ -81,6 +81,13 @@ impl WordField for NotifyChannelKind {
     ];
 }
 
+impl NotifyChannelKind {
+    /// The kind as the config names it.
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+}
+
 impl WordField for TakeoverTrust {
     const WORDS: &'static [(&'static str, Self)] =
         &[("rehash", TakeoverTrust::Rehash), ("mtime", TakeoverTrust::Mtime)];
