@@ -37,9 +37,8 @@ pub(super) fn all_keys() -> Vec<String> {
         for key in table.keys() {
             let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             match key.form {
-                ValueForm::Table(inner) => walk(&name, inner, out),
+                ValueForm::Table(inner) | ValueForm::ListedTables(inner) => walk(&name, inner, out),
                 ValueForm::NamedTables(inner) => walk(&format!("{name}.*"), inner, out),
-                ValueForm::ListedTables(inner) => walk(&name, inner, out),
                 _ => {}
             }
             out.push(name);

@@ -117,7 +117,10 @@ async fn read_answer(response: Response<Incoming>, is_body_needed: bool) -> Resu
     let body = if !status.is_success() {
         // The status is enough; the body only explains it.
         let body = http::body_begin(response.into_body(), ANSWER_MAX);
-        tokio::time::timeout(ERROR_BODY_TIMEOUT, body).await.ok().and_then(Result::ok).unwrap_or_default()
+        match tokio::time::timeout(ERROR_BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
     } else if is_body_needed {
         http::body_begin(response.into_body(), ANSWER_MAX).await?
     } else {

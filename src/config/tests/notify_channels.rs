@@ -74,8 +74,7 @@ fn channels_are_read_rendered_and_read_again() {
         assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
     }
     // What is shown has no secrets, so it is read again without them.
-    let bare: String =
-        CHANNELS.lines().filter(|line| !line.contains("s3cret")).map(|line| format!("{line}\n")).collect();
+    let bare = CHANNELS.lines().filter(|line| !line.contains("s3cret")).collect::<Vec<_>>().join("\n");
     let bare = bare.replace("kind = \"webhook\"", "kind = \"webhook\"\nurl = \"https://ops.example.net/\"");
     let bare = bare.replace("kind = \"healthchecks\"", "kind = \"healthchecks\"\nurl = \"https://hc.example.net/\"");
     let settings = parse(&role(&bare)).unwrap();
