@@ -29,8 +29,13 @@
 
 mod channel;
 mod conditions;
+pub mod delivery;
 pub mod dispatcher;
 pub mod event;
 pub mod ledger;
 mod ledger_file;
+mod message;
 pub mod monitor;
+mod pace;
+pub mod ping;
+pub mod trial;

@@ -18,6 +18,7 @@ pub mod generate;
 mod host_check;
 pub mod json;
 pub mod log;
+mod log_format;
 mod log_observer;
 pub mod open;
 pub mod output;

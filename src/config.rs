@@ -11,12 +11,14 @@
 mod check;
 mod checker;
 mod environment;
+mod environment_settings;
 mod error;
 mod field;
 pub(crate) mod files;
 mod json_schema;
 mod key;
 mod keys;
+mod notify_settings;
 pub mod pattern;
 mod render;
 mod schema;
@@ -32,12 +34,13 @@ mod url;
 pub mod value;
 
 pub use environment::ConfigEnvironment;
+pub use environment_settings::EnvironmentSettings;
 pub use error::{ConfigError, ConfigLocation, ConfigProblem};
 pub use json_schema::json_schema;
+pub use notify_settings::{ALERT_EVENTS, NotifyChannelKind, NotifyChannelSettings, NotifySettings};
 pub use settings::{
-    DEFAULT_ROLE, DumpSettings, EnvironmentSettings, EtcdSettings, FallbackSettings, HookCommands, JournalPlacement,
-    KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, Probe, RetentionPolicy, RoleSettings, Schedule,
-    Settings, StoreSettings, TakeoverTrust,
+    DEFAULT_ROLE, DumpSettings, EtcdSettings, FallbackSettings, HookCommands, JournalPlacement, KeySource, LeaseKind,
+    LeaseUnreachablePolicy, Probe, RetentionPolicy, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
 };
 pub use starter::starter;
 pub use store_url::StoreUrl;

@@ -53,6 +53,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error_span};
 
 use self::clients::RoleCommand;
 use self::concurrency::ConcurrencyLimits;
@@ -289,7 +290,9 @@ impl Supervisor {
                 observe: self.observe,
                 prune_interval: role_actions::PRUNE_INTERVAL,
             };
-            let task = tokio::spawn(task.run(stopped, commands, tell, count));
+            // What the role's task logs has the role as a field.
+            let span = error_span!("role", role = %name);
+            let task = tokio::spawn(task.run(stopped, commands, tell, count).instrument(span));
             self.roles.insert(
                 name.clone(),
                 RoleHandle { role: role.clone(), stop, status, loop_turns: turns, loop_turns_seen: 0, task },

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use crate::clock_doubt::ClockDoubts;
 use crate::clock_reading::ClockReading;
@@ -170,13 +171,14 @@ impl Env {
         }
     }
 
-    /// Starts `work` as a background task.
+    /// Starts `work` as a background task. What it logs has the fields of what its starter logs.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> TaskHandle<T> {
         let (tell, told) = oneshot::channel();
-        let handle = self.runtime.spawn(Box::pin(async move {
+        let work = async move {
             // The caller may have dropped the handle.
             let _ = tell.send(work.await);
-        }));
+        };
+        let handle = self.runtime.spawn(Box::pin(work.in_current_span()));
         TaskHandle { handle, result: told }
     }
 

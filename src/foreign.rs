@@ -7,15 +7,15 @@
 //! which fails no check.
 
 pub mod bucket;
-pub mod format;
-pub mod listing;
 mod calendar_word;
 mod chain;
 mod civil_time;
 mod file_kind;
+pub mod format;
 mod judge;
 mod key_plan;
 mod key_token;
+pub mod listing;
 pub mod pattern;
 pub mod report;
 mod repository;

@@ -8,12 +8,13 @@ pub(crate) mod error_chain;
 mod trust;
 mod write_first;
 
+use std::future::poll_fn;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -33,6 +34,8 @@ pub struct Question<'a> {
     pub url: &'a HttpUrl,
     /// The body to post, and its content type; `None`: a GET.
     pub body: Option<(&'a str, &'static str)>,
+    /// Additional headers, by name.
+    pub headers: &'a [(String, String)],
     /// PEM file with the roots to trust instead of the system's.
     pub ca_file: Option<&'a Path>,
 }
@@ -75,6 +78,7 @@ where
         .header(USER_AGENT, concat!("runner/", env!("CARGO_PKG_VERSION")))
         .header(ACCEPT, "*/*")
         .header(CONNECTION, "close");
+    let request = question.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
     let (request, body) = match question.body {
         Some((body, kind)) => (request.header(CONTENT_TYPE, kind), body.to_owned()),
         // An empty body: a String needs no other crate.
@@ -91,6 +95,22 @@ where
         // is incomplete, the other half reports why.
         Either::Right((_, answer)) => answer.await,
     }
+}
+
+/// Reads the begin of a body: at most `max` bytes, because an endless one must not fill the memory.
+///
+/// # Errors
+/// The body broke off before that.
+pub async fn body_begin(mut body: Incoming, max: usize) -> Result<Vec<u8>, String> {
+    let mut read = Vec::new();
+    while read.len() < max {
+        let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await else { break };
+        // A frame without data is a trailer.
+        if let Some(data) = frame.map_err(|e| chain(&e))?.data_ref() {
+            read.extend_from_slice(&data[..data.len().min(max - read.len())]);
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -117,7 +137,7 @@ mod tests {
         });
         let url = format!("http://127.0.0.1:{port}/").parse::<HttpUrl>().unwrap();
         for _ in 0..REQUESTS {
-            let question = Question { url: &url, body: None, ca_file: None };
+            let question = Question { url: &url, body: None, headers: &[], ca_file: None };
             let status = ask(question, |response| async move { Ok(response.status()) }).await;
             assert_eq!(status.as_ref().map(StatusCode::as_u16), Ok(200), "{status:?}");
         }

@@ -28,7 +28,7 @@ fn help_of_every_command() {
         }
         insta::assert_snapshot!(name.clone(), text);
     }
-    assert_eq!(all.len(), 38, "a command came or went: {:?}", all.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    assert_eq!(all.len(), 40, "a command came or went: {:?}", all.iter().map(|(name, _)| name).collect::<Vec<_>>());
 }
 
 #[test]

@@ -12,11 +12,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::channel::{command, webhook};
+use super::channel::AlertChannel;
+use super::delivery::DeliveryError;
 use super::event::{AlertFormatter, AlertNotification};
 use super::ledger::{AlertLedger, CLAIM, OutboxMessage, retry_pause};
 use super::ledger_file::AlertLedgerFile;
-use crate::config::{EnvironmentSettings, HttpUrl, NotifySettings};
+use super::pace::ChannelPace;
+use super::ping::HealthcheckPing;
+use crate::config::NotifySettings;
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::report::RunReason;
@@ -32,28 +35,6 @@ const PING_ATTEMPTS_MAX: u32 = 3;
 /// for a few seconds in all.
 const START_GRACE: Duration = Duration::from_secs(1);
 
-/// The most of a failure's text that a ping carries, in bytes.
-const PING_BODY_MAX: usize = 10_000;
-
-/// The ping that tells a healthchecks service how far a run is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HealthcheckPing {
-    /// The run begins.
-    Start,
-    /// The run succeeded.
-    Success,
-    /// The run failed, with the reason.
-    Fail(String),
-}
-
-/// A channel, as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum AlertChannel {
-    Command(Vec<String>, EnvironmentSettings),
-    Webhook(HttpUrl),
-    Healthchecks(HttpUrl),
-}
-
 /// An item to send through a channel.
 #[derive(Debug)]
 enum ChannelItem {
@@ -63,7 +44,7 @@ enum ChannelItem {
 
 /// A channel and its delivery task.
 struct ChannelTask {
-    name: &'static str,
+    channel: Arc<AlertChannel>,
     queue: mpsc::Sender<ChannelItem>,
     task: JoinHandle<()>,
 }
@@ -97,26 +78,21 @@ impl AlertDispatcher {
 
     /// Uses these settings from now on. Messages that are on their way are still sent.
     pub fn configure(&self, settings: &NotifySettings) {
-        let ways = [
-            settings.command.clone().map(|command| AlertChannel::Command(command, settings.environment.clone())),
-            settings.webhook.clone().map(AlertChannel::Webhook),
-            settings.healthchecks.clone().map(AlertChannel::Healthchecks),
-        ];
-        let start = |way: AlertChannel| {
+        let start = |channel: AlertChannel| {
             let (queue, items) = mpsc::channel(QUEUE_MAX);
-            let name = way.name();
+            let channel = Arc::new(channel);
             let sender = ChannelSender {
-                channel: way,
-                timeout: settings.timeout,
+                channel: Arc::clone(&channel),
                 env: self.env.clone(),
                 outage: Mutex::default(),
+                pace: Mutex::default(),
             };
             let (ledger_file, mine) = (Arc::clone(&self.ledger_file), Arc::clone(&self.claimed));
             let task = tokio::spawn(run_channel(sender, items, ledger_file, mine));
-            ChannelTask { name, queue, task }
+            ChannelTask { channel, queue, task }
         };
         // A task whose sender is dropped ends when its queue is empty.
-        *self.channels() = ways.into_iter().flatten().map(start).collect();
+        *self.channels() = AlertChannel::all(settings).into_iter().map(start).collect();
     }
 
     /// Why a run of the role ended as it did.
@@ -136,36 +112,53 @@ impl AlertDispatcher {
             return;
         }
         // Pings are not stored as messages.
-        let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
+        let names: Vec<&str> =
+            channels.iter().filter(|task| !task.channel.is_pinged()).map(|task| task.channel.name.as_str()).collect();
         let now = self.env.clock.now();
         let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
+        let own: Vec<u64> = self.claimed.lock().iter().copied().collect();
         let messages = self.ledger_file.update(|ledger| {
+            // What waits here behind a slow server stays this process's own: another one would send it a second time.
+            ledger.renew_claims(&own, now, claimed);
             let mut messages = ledger.claim(&names, now, claimed);
             for notice in note(ledger, now) {
                 let text = self.formatter.format(&notice);
                 tracing::debug!("telling: {text}");
-                messages.extend(ledger.enqueue(&notice.document(&text), &names, claimed));
+                let wanted = channels.iter().filter(|task| task.channel.wants(&notice.event));
+                let wanted: Vec<&str> = wanted.map(|task| task.channel.name.as_str()).collect();
+                messages.extend(ledger.enqueue(&notice.document(&text), &wanted, claimed));
             }
             messages
         });
         for message in messages {
-            let Some(channel) = channels.iter().find(|channel| channel.name == message.channel) else { continue };
+            let Some(task) = channels.iter().find(|task| task.channel.name == message.channel) else { continue };
             let id = message.id;
             self.claimed.lock().insert(id);
-            if channel.queue.try_send(ChannelItem::Message(message)).is_err() {
+            if task.queue.try_send(ChannelItem::Message(message)).is_err() {
                 self.claimed.lock().remove(&id);
                 self.ledger_file.update(|ledger| ledger.unclaim(&[id], now));
             }
         }
     }
 
-    /// Tells the healthchecks service how far this run is.
+    /// Tells the healthchecks services how far a run of this role is.
     pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
-        for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
-            if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
-                tracing::warn!("{PINGED}: too many run reports wait to be sent");
+        let channels = self.channels();
+        for task in channels.iter().filter(|task| task.channel.is_pinged() && task.channel.wants_role(role)) {
+            if task.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
+                tracing::warn!("{}: too many run reports wait to be sent", task.channel.name);
             }
         }
+    }
+
+    /// Whether the lines of a run's report are sent at its end.
+    pub fn has_pings(&self) -> bool {
+        self.channels().iter().any(|task| task.channel.is_pinged())
+    }
+
+    /// The texts of alerts and reports.
+    pub(super) fn formatter(&self) -> &dyn AlertFormatter {
+        &*self.formatter
     }
 
     /// Sends what is on its way, for no longer than `patience`. The next process of this node sends the rest.
@@ -197,50 +190,33 @@ impl AlertDispatcher {
     }
 }
 
-/// The name of the channel for pings.
-const PINGED: &str = "healthchecks";
-
-impl AlertChannel {
-    fn name(&self) -> &'static str {
-        match self {
-            AlertChannel::Command(..) => "command",
-            AlertChannel::Webhook(_) => "webhook",
-            AlertChannel::Healthchecks(_) => PINGED,
-        }
-    }
-
-    async fn send(&self, item: &ChannelItem, timeout: Duration) -> Result<(), String> {
-        match (self, item) {
-            (AlertChannel::Command(command, environment), ChannelItem::Message(message)) => {
-                command::send(command, environment, &message.document, timeout).await
-            }
-            (AlertChannel::Webhook(url), ChannelItem::Message(message)) => {
-                webhook::send(url, Some((&message.document, "application/json")), timeout).await
-            }
-            (AlertChannel::Healthchecks(url), ChannelItem::Ping(role, ping)) => {
-                let (behind, body) = match ping {
-                    HealthcheckPing::Start => ("/start", None),
-                    HealthcheckPing::Success => ("", None),
-                    HealthcheckPing::Fail(why) => ("/fail", Some(&why[..why.floor_char_boundary(PING_BODY_MAX)])),
-                };
-                let url = webhook::ping(url, role.as_str(), behind);
-                webhook::send(&url, body.map(|body| (body, "text/plain; charset=utf-8")), timeout).await
-            }
-            // The channel gets no such item.
-            _ => Ok(()),
-        }
-    }
-}
-
 /// The sending end of a channel.
 struct ChannelSender {
-    channel: AlertChannel,
-    timeout: Duration,
+    channel: Arc<AlertChannel>,
     env: Env,
     outage: Mutex<Outage>,
+    pace: Mutex<ChannelPace>,
 }
 
 impl ChannelSender {
+    /// Waits until one more message may be sent. Pings are not counted: each run makes two, and their time tells.
+    async fn wait_for_pace(&self, item: &ChannelItem) {
+        if let ChannelItem::Message(_) = item {
+            let wait = self.pace.lock().next_wait(self.env.clock.boottime());
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    async fn attempt(&self, item: &ChannelItem) -> Result<(), DeliveryError> {
+        let receipt = match item {
+            ChannelItem::Message(message) => self.channel.send(&message.document, self.env.clock.now()).await,
+            ChannelItem::Ping(role, ping) => self.channel.ping(role, ping).await,
+        };
+        receipt.map(drop)
+    }
+
     /// Counts one more failure. Returns whether it is to be logged.
     fn note_failure(&self, why: &str) -> bool {
         self.outage.lock().note_failure(why, self.env.clock.boottime())
@@ -248,14 +224,15 @@ impl ChannelSender {
 
     /// Sends one item. A failure is logged, as often as it should be, with what follows from it.
     async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
-        let name = self.channel.name();
-        let Err(why) = self.channel.send(item, self.timeout).await else {
+        let name = &self.channel.name;
+        let Err(error) = self.attempt(item).await else {
             if self.outage.lock().note_answer() {
                 tracing::info!("{name} answers again");
             }
             return Ok(());
         };
-        let wait = then();
+        let wait = then().map(|wait| wait.max(error.retry_after().unwrap_or_default()));
+        let why = error.to_string();
         let is_logged = self.note_failure(&why);
         match (item, wait) {
             // The message is dropped for good.
@@ -289,6 +266,7 @@ async fn run_channel(
             None => items.recv().await,
         };
         let Some(item) = next else { return };
+        sender.wait_for_pace(&item).await;
         let sent = send_until_done(&sender, &item, &ledger_file);
         tokio::select! {
             biased;
@@ -298,7 +276,7 @@ async fn run_channel(
                 grace = Duration::ZERO;
                 let why = "the start of a run was not delivered before its end, and is left out";
                 if sender.note_failure(why) {
-                    tracing::warn!("{}: {why}", sender.channel.name());
+                    tracing::warn!("{}: {why}", sender.channel.name);
                 }
             }
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RoleName, Term};
-use crate::job::report::RunReason;
+use crate::job::report::{RoleReport, RunReason};
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,6 +42,23 @@ pub enum AlertKind {
 }
 
 impl AlertKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        AlertKind::Failed,
+        AlertKind::Fenced,
+        AlertKind::Missed,
+        AlertKind::Duplicate,
+        AlertKind::Takeover,
+        AlertKind::Conflict,
+        AlertKind::Clone,
+        AlertKind::Drift,
+        AlertKind::ClockOff,
+        AlertKind::Anomaly,
+        AlertKind::PausedTooLong,
+        AlertKind::Incomplete,
+        AlertKind::Lost,
+    ];
+
     /// The node that reports this kind.
     pub fn reporter(self) -> AlertReporter {
         match self {
@@ -196,4 +213,7 @@ pub trait AlertFormatter: Debug + Send + Sync {
 
     /// Why a run of the role ended as it did.
     fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String;
+
+    /// The lines of a run's report, for a service that keeps them.
+    fn format_report(&self, report: &RoleReport) -> String;
 }

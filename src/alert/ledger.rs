@@ -182,6 +182,16 @@ impl AlertLedger {
         .collect()
     }
 
+    /// Prolongs the claims of these messages until `claimed`, where less than half of [`CLAIM`] is left.
+    pub fn renew_claims(&mut self, ids: &[u64], now: Timestamp, claimed: Timestamp) {
+        let is_short = |message: &OutboxMessage| message.claimed.duration_since(now) < CLAIM / 2;
+        for message in self.outbox.iter_mut().filter(|message| ids.contains(&message.id)) {
+            if is_short(message) {
+                message.claimed = claimed;
+            }
+        }
+    }
+
     /// Removes a message that was delivered.
     pub fn note_delivered(&mut self, id: u64) {
         self.outbox.retain(|message| message.id != id);

@@ -8,9 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::conditions::{ConditionChecker, JournalSummary};
-use crate::alert::dispatcher::{AlertDispatcher, HealthcheckPing};
+use crate::alert::dispatcher::AlertDispatcher;
 use crate::alert::event::{AlertEvent, AlertKind, AlertNotification, COMMAND, FailureCause};
 use crate::alert::ledger::{AlertLedger, ReporterStatus};
+use crate::alert::ping::HealthcheckPing;
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{NodeId, RoleName, Term};
@@ -213,18 +214,16 @@ impl AlertMonitor {
                 self.dispatcher.dispatch(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
                     // A run that lacks a source still ends with the exit code of success.
-                    None => self.dispatcher.ping(&self.role, &HealthcheckPing::Success),
-                    Some(unread) => {
-                        // A ping after a command follows the command's exit code, which is not 0 here.
-                        self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(format!("incomplete: {unread}")));
-                    }
+                    None => self.ping_end(report, None),
+                    // A ping after a command follows the command's exit code, which is not 0 here.
+                    Some(unread) => self.ping_end(report, Some(format!("incomplete: {unread}"))),
                 }
             }
             RunOutcome::Failed | RunOutcome::Fenced => {
                 let kind = if report.outcome == RunOutcome::Failed { AlertKind::Failed } else { AlertKind::Fenced };
                 self.remember_failure(report, RunStep::Run, &seen, running);
                 self.raise(event(kind), ReporterStatus::Holder);
-                self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(why()));
+                self.ping_end(report, Some(why()));
             }
             RunOutcome::Unknown if reason == Some(&NoCommitReason::Cloned) => {
                 self.raise(event(AlertKind::Clone), ReporterStatus::Holder);
@@ -234,7 +233,7 @@ impl AlertMonitor {
             }
             RunOutcome::Unknown if running.is_some() => {
                 self.remember_failure(report, RunStep::Run, &seen, running);
-                self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(why()));
+                self.ping_end(report, Some(why()));
             }
             RunOutcome::Unknown if let Some(NoCommitReason::LeaseUnknown { .. }) = reason => {
                 self.remember_failure(report, RunStep::Takeover, &seen, None);
@@ -260,13 +259,26 @@ impl AlertMonitor {
         }
     }
 
+    /// Pings that a run is over; `failure` is why it is not a success.
+    fn ping_end(&self, report: &RoleReport, failure: Option<String>) {
+        if !self.dispatcher.has_pings() {
+            return;
+        }
+        let report = self.dispatcher.formatter().format_report(report);
+        let ping = match failure {
+            None => HealthcheckPing::Success(report),
+            Some(reason) => HealthcheckPing::Fail { reason, report },
+        };
+        self.dispatcher.ping(&self.role, &ping);
+    }
+
     /// Handles the end of a guarded command for a slot, which the journal has recorded. `error`: how it failed, if it
     /// did.
     pub fn command_ended(&self, slot: Option<Timestamp>, term: Option<Term>, error: Option<String>) {
         let Some(error) = error else {
             self.seen().running = None;
             self.committed(slot);
-            self.dispatcher.ping(&self.role, &HealthcheckPing::Success);
+            self.dispatcher.ping(&self.role, &HealthcheckPing::Success(String::new()));
             return;
         };
         let mut seen = self.seen();
@@ -277,7 +289,7 @@ impl AlertMonitor {
             AlertEvent { slot, term, mark, after, detail: Some(error.clone()), ..event },
             ReporterStatus::Holder,
         );
-        self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(error));
+        self.dispatcher.ping(&self.role, &HealthcheckPing::Fail { reason: error, report: String::new() });
     }
 
     /// Handles a commit, for a slot or not: it ends what it is meant to end. The failure of a command is ended only by

@@ -32,7 +32,8 @@ pub const STATE_DIR: &str = "/var/lib/runner";
         3 not active, 4 cannot tell, 5 fenced, 6 committed but files unreadable,\n\
         7 verify, audit or repair found something, 130 interrupted.\n\n\
         Environment: RUNNER_CONFIG, RUNNER_NODE and RUNNER_STATE_DIR stand for --config,\n\
-        --node and --state-dir; RUNNER_LOG=debug logs more.",
+        --node and --state-dir; RUNNER_LOG=debug logs more, RUNNER_LOG_FORMAT=json one\n\
+        JSON document a line.",
 )]
 pub struct Cli {
     /// What holds for every command.
@@ -174,6 +175,9 @@ pub enum CliCommand {
     /// Look at a role's journal, or adopt it
     #[command(subcommand)]
     Journal(verbs::JournalCommand),
+    /// Try the channels for alerts
+    #[command(subcommand)]
+    Notify(verbs::NotifyCommand),
     /// Start, check and show the config
     #[command(subcommand)]
     Config(verbs::ConfigCommand),
@@ -229,7 +233,12 @@ impl CliCommand {
                 | verbs::JournalCommand::Adopt(verbs::RoleArgs { role })
                 | verbs::JournalCommand::Amend(verbs::AmendArgs { role, .. }),
             ) => Some(role),
-            Self::Status | Self::Daemon(_) | Self::Config(_) | Self::Completions(_) | Self::Man(_) => None,
+            Self::Status
+            | Self::Daemon(_)
+            | Self::Notify(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         }
     }
 }

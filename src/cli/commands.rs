@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod key;
+pub(crate) mod notify;
 pub(crate) mod operate;
 pub(crate) mod prune;
 pub(crate) mod repair;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::render::audited::RoleAuditResult;
 use super::render::foreign::{ForeignAuditResult, is_doubtful};
+use crate::alert::trial::ChannelTrial;
 use crate::daemon::FailureExit;
 use crate::job::exec::{ExecOutcome, ExecStopCause};
 use crate::job::health::Severity;
@@ -248,6 +249,11 @@ pub fn of_is_active(state: RoleState) -> ExitKind {
         RoleState::Standby | RoleState::Conflict | RoleState::Paused => ExitKind::NotActive,
         RoleState::Unknown => ExitKind::Unknown,
     }
+}
+
+/// The code of `notify test`.
+pub fn of_trials(trials: &[ChannelTrial]) -> ExitKind {
+    if trials.iter().all(|trial| trial.outcome.is_ok()) { ExitKind::Done } else { ExitKind::Failed }
 }
 
 /// The exit code for a timeout, as coreutils' `timeout` has it.

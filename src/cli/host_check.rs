@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 use rustix::fs::{Access, access};
 
-use crate::config::{ConfigLocation, ConfigProblem, KeySource, LeaseKind, Probe, RoleSettings, Settings};
+use crate::config::{
+    ConfigLocation, ConfigProblem, KeySource, LeaseKind, NotifyChannelSettings, Probe, RoleSettings, Settings,
+};
 use crate::env;
 
 /// Where programs are searched without a `PATH`.
@@ -23,6 +25,9 @@ pub(super) fn host_problems(settings: &Settings, node: &str) -> Vec<ConfigProble
     found.key("store", &settings.store.key);
     found.files(settings);
     found.program("notify.command", settings.notify.command.as_deref());
+    for channel in &settings.notify.channels {
+        found.channel(channel);
+    }
     let (own, others): (Vec<_>, Vec<_>) = settings.roles.values().partition(|role| may_hold(role, node));
     if own.is_empty() {
         found.push_problem(
@@ -142,6 +147,15 @@ impl HostChecker {
             if let Some(file) = file {
                 self.secret(key, file, &["copy it to this node, or correct the path"]);
             }
+        }
+    }
+
+    fn channel(&mut self, channel: &NotifyChannelSettings) {
+        let name = |key: &str| format!("notify.channel {}.{key}", channel.name);
+        self.program(&name("command"), channel.command.as_deref());
+        let ca_file = channel.ca_file.as_ref().map(|file| ("ca_file", file));
+        for (key, file) in channel.secret_files().chain(ca_file) {
+            self.secret(&name(key), file, &["copy it to this node, or correct the path"]);
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod foreign;
+pub mod notify;
 pub mod pruned;
 pub mod repaired;
 pub mod whoami;

@@ -14,10 +14,11 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use super::colour::paint;
+use super::log_format::{self, JsonFields, JsonLineFormat};
 use super::render::layout::PageLayout;
 use super::terminal;
 use crate::env;
-use crate::text;
+use crate::text::{self, ADVICE};
 
 /// Overrides `-v` and `-q`: the filter syntax of `tracing_subscriber`, `runner::journal=trace`.
 pub const LOG_VARIABLE: &str = "RUNNER_LOG";
@@ -60,14 +61,19 @@ pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) 
         is_painted: terminal::errors_have_colours(),
         page: terminal::error_page(),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .fmt_fields(debug_fn(field).delimited(" "))
-        .with_writer(LogWriter(bars))
-        .with_ansi(false)
-        .event_format(look);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter(bars)).with_ansi(false);
     // A second subscriber is refused; the first one keeps working.
-    let _ = builder.try_init();
+    let _ = if log_format::is_json() {
+        builder.fmt_fields(JsonFields).event_format(JsonLineFormat { has_priority }).try_init()
+    } else {
+        builder.fmt_fields(debug_fn(field).delimited(" ")).event_format(look).try_init()
+    };
+    if let Some(format) = log_format::unknown_format() {
+        tracing::warn!(
+            "{} is {format:?}, which is no format of the log: it is text. {ADVICE}write text or json",
+            log_format::LOG_FORMAT_VARIABLE
+        );
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for LogFormat
@@ -102,13 +108,7 @@ where
         }
         let line = self.page.wrap_advised(&first, 2, &message);
         if self.has_priority {
-            // The numbers of syslog(3).
-            out.write_str(match *event.metadata().level() {
-                Level::ERROR => "<3>",
-                Level::WARN => "<4>",
-                Level::INFO => "<6>",
-                Level::DEBUG | Level::TRACE => "<7>",
-            })?;
+            out.write_str(log_format::priority(*event.metadata().level()))?;
         }
         out.write_str(&if self.is_painted { paint(&line) } else { line })
     }

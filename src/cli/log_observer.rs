@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
+use tracing::error_span;
 
 use super::args::GlobalArgs;
 use super::error::{self, ADVICE};
@@ -38,18 +39,26 @@ impl LogObserver {
     }
 }
 
-/// Formats alerts as sentences, in this time zone.
+/// Formats alerts as sentences, and reports as lines, in this time zone.
 #[derive(Debug)]
-pub(super) struct AlertTextFormatter(pub(super) TimeZone);
+pub(super) struct AlertTextFormatter {
+    pub(super) zone: TimeZone,
+    pub(super) env: Env,
+}
 
 impl AlertFormatter for AlertTextFormatter {
     fn format(&self, notice: &AlertNotification) -> String {
         // Alerts are passed on to terminals and mails, so control characters are escaped.
-        text::line(&text::without_os_error(&render::alert::text(notice, &self.0))).into_owned()
+        text::line(&text::without_os_error(&render::alert::text(notice, &self.zone))).into_owned()
+    }
+
+    fn format_report(&self, report: &RoleReport) -> String {
+        let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
+        text::lines(&text::without_os_error(&render::backup::role(report, &view))).into_owned()
     }
 
     fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String {
-        render::run_reason::text(role, reason, &self.0)
+        render::run_reason::text(role, reason, &self.zone)
     }
 }
 
@@ -71,6 +80,8 @@ impl DaemonObserver for LogObserver {
     }
 
     fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]) {
+        let term = if let RoleStatus::Active { term } = status { term.map(|term| term.0) } else { None };
+        let _fields = error_span!("status", %role, term).entered();
         let text = render::daemon::status_line(status, evidence, &self.zone);
         match status {
             RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
@@ -83,6 +94,14 @@ impl DaemonObserver for LogObserver {
     fn run_ended(&self, report: &RoleReport) {
         let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
         let text = one_line(&render::backup::role(report, &view));
+        let _fields = error_span!(
+            "report",
+            role = %report.role,
+            term = report.term.map(|term| term.0),
+            slot = report.slot.map(tracing::field::display),
+            snapshot = report.snapshot.map(tracing::field::display),
+        )
+        .entered();
         match report.outcome {
             RunOutcome::Fenced | RunOutcome::Failed | RunOutcome::Unknown => tracing::error!("{text}"),
             _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {

@@ -15,6 +15,7 @@ pub mod executed;
 pub mod foreign;
 pub mod journal;
 pub mod layout;
+pub mod notify;
 pub mod operated;
 pub mod pruned;
 pub mod reason;

@@ -1,12 +1,13 @@
 //! From a command line to an exit code: the settings, the job, and its report as text or JSON.
 
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, error_span};
 
 use super::args::{Cli, CliCommand, verbs};
 use super::exit::ExitKind;
 use super::output::CommandOutput;
 use super::signal::{self, SignalNotice};
-use super::{configure, error, generate, json, log, progress, terminal};
+use super::{configure, error, generate, json, log, log_format, progress, terminal};
 use crate::cli::command_error::CommandError;
 use crate::cli::commands::backup::run_backup;
 use crate::cli::commands::browse::{run_cat, run_diff, run_find, run_ls, run_snapshots};
@@ -15,6 +16,7 @@ use crate::cli::commands::exec::run_exec;
 use crate::cli::commands::init::run_init;
 use crate::cli::commands::journal::run_journal;
 use crate::cli::commands::key::run_key;
+use crate::cli::commands::notify::run_notify;
 use crate::cli::commands::operate::{OperateAction, run_operate};
 use crate::cli::commands::prune::run_prune;
 use crate::cli::commands::repair::run_repair;
@@ -29,7 +31,8 @@ use crate::ids::RoleName;
 /// Runs the command and returns how the program ends.
 pub async fn run(cli: Cli) -> ExitKind {
     let globals = cli.globals;
-    let style = progress::mode(globals.json, globals.quiet, terminal::errors_are_seen());
+    let has_no_progress = globals.json || log_format::is_json();
+    let style = progress::mode(has_no_progress, globals.quiet, terminal::errors_are_seen());
     let bars = progress::bars(style);
     let long_running = matches!(cli.command, CliCommand::Daemon(_));
     log::start(globals.verbose, globals.quiet, long_running, bars.clone());
@@ -56,7 +59,10 @@ pub async fn run(cli: Cli) -> ExitKind {
     };
     let role = cli.command.role().cloned();
     let result = match watched {
-        Ok(()) => Box::pin(dispatch(&mut session, cli.command)).await,
+        Ok(()) => {
+            let span = role.as_ref().map_or_else(Span::none, |role| error_span!("role", %role));
+            Box::pin(dispatch(&mut session, cli.command).instrument(span)).await
+        }
         Err(e) => Err(e.into()),
     };
     let exit = finish(&mut session, result, role.as_ref());
@@ -119,6 +125,7 @@ async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitK
         CliCommand::Journal(verbs::JournalCommand::Amend(args)) => {
             run_operate(session, &args.role, &OperateAction::Amend { force: args.force }).await
         }
+        CliCommand::Notify(args) => run_notify(session, &args).await,
         CliCommand::Config(args) => configure::config(session, &args),
         CliCommand::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;

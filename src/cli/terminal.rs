@@ -11,6 +11,7 @@ use rustix::fs::fstat;
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::colour::paint;
+use super::log_format;
 use super::render::layout::PageLayout;
 use crate::env;
 use crate::text;
@@ -20,6 +21,12 @@ const USUAL: (usize, usize) = (80, 24);
 
 /// Writes a message to standard error. If that is closed, the exit code remains.
 pub fn write_error(words: &str) {
+    if log_format::is_json() {
+        let (level, line) = log_format::of_text(words);
+        let priority = if goes_to_journal() { log_format::priority(level) } else { "" };
+        let _ = io::stderr().write_all(format!("{priority}{line}").as_bytes());
+        return;
+    }
     let shown = text::lines(words);
     let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
     // The journal treats each line by itself.

@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 
 use super::checker::SettingsChecker;
 use super::environment::ConfigEnvironment;
+use super::environment_settings::EnvironmentSettings;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
 use super::field::ReadField as _;
 use super::key::{ValueForm, read_rows};
 use super::keys::{DUMP, KEEP, ROLE, ROOT, STORE, UNLOCKING, unnamed_role, unnamed_store};
 use super::section::{ConfigSection, LocatedValue, accept};
 use super::settings::{
-    DumpSettings, EnvironmentSettings, FallbackSettings, JournalPlacement, KeySource, LeaseKind, RetentionPolicy,
-    RoleSettings, Schedule, Settings, StoreSettings,
+    DumpSettings, FallbackSettings, JournalPlacement, KeySource, LeaseKind, RetentionPolicy, RoleSettings, Schedule,
+    Settings, StoreSettings,
 };
 use super::store_url::StoreUrl;
 use super::toml_document::TomlTable;
@@ -79,8 +80,9 @@ pub(super) fn settings(
         .unwrap_or_else(ConfigLocation::nowhere);
     settings.etcd = root.section("etcd").and_then(|section| check.etcd(&section));
     let has_etcd = root.has("etcd");
-    settings.notify = root.section("notify").map(|section| check.notify(&section)).unwrap_or_default();
     let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
+    let roles: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    settings.notify = root.section("notify").map(|section| check.notify(&section, &roles)).unwrap_or_default();
     if names.is_empty() && !root.has("role") {
         check.problems.push(
             ConfigProblem::new(&whole, "role", "is missing: what shall be backed up?")

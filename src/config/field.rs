@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checker::SettingsChecker;
+use super::notify_settings::NotifyChannelKind;
 use super::section::{ConfigSection, accept};
 use super::settings::{
     FallbackSettings, JournalPlacement, KeySource, LeaseKind, LeaseUnreachablePolicy, Probe, Schedule, TakeoverTrust,
@@ -66,6 +67,25 @@ impl WordField for LeaseKind {
 impl WordField for LeaseUnreachablePolicy {
     const WORDS: &'static [(&'static str, Self)] =
         &[("stop", LeaseUnreachablePolicy::Stop), ("holder_continues", LeaseUnreachablePolicy::HolderContinues)];
+}
+
+impl WordField for NotifyChannelKind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("command", NotifyChannelKind::Command),
+        ("webhook", NotifyChannelKind::Webhook),
+        ("healthchecks", NotifyChannelKind::Healthchecks),
+        ("slack", NotifyChannelKind::Slack),
+        ("teams", NotifyChannelKind::Teams),
+        ("ntfy", NotifyChannelKind::Ntfy),
+        ("email", NotifyChannelKind::Email),
+    ];
+}
+
+impl NotifyChannelKind {
+    /// The kind as the config names it.
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
 }
 
 impl WordField for TakeoverTrust {
@@ -190,14 +210,14 @@ impl<T: PrintField> PrintField for Vec<T> {
     }
 }
 
-/// Environment variables.
+/// Environment variables, or headers.
 impl ReadField for BTreeMap<String, String> {
     fn read(section: &ConfigSection<'_>, key: &str, _: &mut SettingsChecker<'_>) -> Option<Self> {
         section.variables(key)
     }
 }
 
-/// The value of a variable may be a password.
+/// The value of a variable or a header may be a password.
 impl PrintField for BTreeMap<String, String> {
     fn print(&self, secrets: SecretDisplay) -> Option<String> {
         let shown = |value: &String| if secrets == SecretDisplay::Shown { quote(value) } else { quote("…") };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::key::{ConfigKey, ConfigTable, TextForm, ValueForm};
 use super::keys::{FALLBACK_AFTER, PROBE_KINDS, PROBE_OPTIONS};
-use super::value::{DURATION_PATTERN, SIZE_PATTERN, STATUSES, VARIABLE_PATTERN};
+use super::value::{DURATION_PATTERN, HEADER_PATTERN, SIZE_PATTERN, STATUSES, VARIABLE_PATTERN};
 
 /// The schema of one file of the config. Nothing is required: a file in `conf.d` may have a part of a table.
 pub fn json_schema() -> Value {
@@ -39,7 +39,7 @@ fn described(key: &ConfigKey, default: Option<&str>) -> (String, Value) {
     if let Some(default) = default.and_then(toml_value) {
         value["default"] = default;
     }
-    if !matches!(key.form, ValueForm::Table(_) | ValueForm::NamedTables(_))
+    if !matches!(key.form, ValueForm::Table(_) | ValueForm::NamedTables(_) | ValueForm::ListedTables(_))
         && let Some(example) = toml_value(key.example.text())
     {
         value["examples"] = json!([example]);
@@ -60,10 +60,17 @@ fn form(form: ValueForm) -> Value {
         ValueForm::Duration(_) => json!({ "type": "string", "pattern": DURATION_PATTERN }),
         ValueForm::Size => json!({ "type": ["string", "integer"], "pattern": SIZE_PATTERN, "minimum": 1 }),
         ValueForm::Word(words) => json!({ "enum": words() }),
+        ValueForm::Words(words) => json!({ "type": "array", "items": { "enum": words() }, "minItems": 1 }),
         ValueForm::Texts(form) => json!({ "type": "array", "items": text(form) }),
         ValueForm::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         ValueForm::Table(of) => table(of),
         ValueForm::NamedTables(of) => json!({ "type": "object", "additionalProperties": table(of) }),
+        ValueForm::ListedTables(of) => json!({ "type": "array", "items": table(of) }),
+        ValueForm::Headers => json!({
+            "type": "object",
+            "propertyNames": { "pattern": HEADER_PATTERN },
+            "additionalProperties": { "type": "string" },
+        }),
         ValueForm::Variables => json!({
             "type": "object",
             "propertyNames": { "pattern": VARIABLE_PATTERN },

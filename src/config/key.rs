@@ -30,16 +30,22 @@ pub(super) enum ValueForm {
     /// One of these words.
     Word(fn() -> Vec<&'static str>),
     Texts(TextForm),
+    /// Some of these words.
+    Words(fn() -> Vec<&'static str>),
     /// Program and arguments.
     Command,
     /// A table with the keys of this one.
     Table(ConfigTable),
     /// A table of tables with the keys of this one, under names that the config chooses.
     NamedTables(ConfigTable),
+    /// A list of tables with the keys of this one: `[[name]]`.
+    ListedTables(ConfigTable),
     /// Values by the names of environment variables.
     Variables,
     /// Names of environment variables.
     VariableNames,
+    /// Values by the names of headers of HTTP.
+    Headers,
     /// A number from 0 to this one.
     Count(u32),
     /// The status of an HTTP answer, or a list of them.
@@ -155,6 +161,7 @@ pub(super) enum ConfigTable {
     Keep,
     Dump,
     Notify,
+    NotifyChannel,
     Listen,
 }
 
@@ -239,6 +246,10 @@ impl ConfigKey {
             ValueForm::Word(words) if words().len() > 1 => {
                 let words: Vec<String> = words().into_iter().map(|word| format!("{word:?}")).collect();
                 Some(format!("One of {}.", words.join(", ")))
+            }
+            ValueForm::Words(words) => {
+                let words: Vec<String> = words().into_iter().map(|word| format!("{word:?}")).collect();
+                Some(format!("Of {}.", words.join(", ")))
             }
             ValueForm::Count(to) if to != u32::MAX => Some(format!("From 0 to {to}.")),
             _ => None,

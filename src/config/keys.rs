@@ -3,37 +3,35 @@
 //!
 //! Pure.
 
+mod notify;
 mod probe;
 mod role;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use notify::{CHANNEL, NOTIFY};
 pub(super) use probe::{FALLBACK_AFTER, PROBE_KINDS, PROBE_OPTIONS};
 pub(super) use role::{DUMP, KEEP, ROLE};
 
 use super::field::words;
 use super::key::KeyExample::{Commented, Set};
-use super::key::ValueForm::{Command, Flag, NamedTables, Size, Table, Text, Texts, VariableNames, Variables, Word};
+use super::key::ValueForm::{Flag, NamedTables, Size, Table, Text, Texts, Word};
 use super::key::{
     ConfigKey, ConfigTable, DurationBounds, KeyField, KeyRow, TextForm, ValueForm, checked, field, row, secret_path,
     unlocking,
 };
-use super::section::accept;
+use super::notify_settings::{NotifyChannelKind, NotifyChannelSettings, NotifySettings};
 use super::settings::{
-    DEFAULT_ROLE, DumpSettings, EtcdSettings, JournalPlacement, KeySource, NotifySettings, RetentionPolicy,
-    RoleSettings, Settings, StoreSettings,
+    DEFAULT_ROLE, DumpSettings, EtcdSettings, JournalPlacement, KeySource, RetentionPolicy, RoleSettings, Settings,
+    StoreSettings,
 };
 use super::store_url::StoreUrl;
-use super::url::HttpUrl;
 
 /// The TTL of the lease in etcd. Etcd itself grants nothing under two election timeouts; a longer TTL than this keeps
 /// the other node out of a dead node's roles for no use.
 const ETCD_LEASE_TTL: DurationBounds =
     DurationBounds::between(Duration::from_secs(2), Duration::from_mins(10)).whole_seconds();
-
-/// The timeout of one alert: a process that ends waits for it, and a server that takes longer counts as down.
-const ALERT_TIMEOUT: DurationBounds = DurationBounds::between(Duration::from_secs(1), Duration::from_mins(2));
 
 /// The keys that say how the repository key is unlocked.
 pub(super) const UNLOCKING: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
@@ -258,65 +256,6 @@ pub(super) static ETCD: &[KeyRow<EtcdSettings>] = &[
     ),
 ];
 
-pub(super) static NOTIFY: &[KeyRow<NotifySettings>] = &[
-    row(
-        "command",
-        Command,
-        field!(command),
-        Commented(r#"["/usr/local/bin/tell"]"#),
-        "A command that gets the event as one JSON document on its standard input. An exit code other than 0 is tried \
-         again.",
-    ),
-    row(
-        "environment",
-        Variables,
-        field!(environment.set),
-        Commented(r#"{ CHANNEL = "ops" }"#),
-        "Environment variables of that command, in addition to those that the commands of a role get by default.",
-    ),
-    row(
-        "pass_environment",
-        VariableNames,
-        field!(environment.pass, unless | notify | notify.environment.pass.is_empty()),
-        Commented(r#"["HTTPS_PROXY"]"#),
-        "Environment variables that the command gets as runner has them.",
-    ),
-    row(
-        "webhook",
-        Text(TextForm::HttpUrl),
-        KeyField {
-            read: Some(|notify, section, key, checker| {
-                notify.webhook = section.text(key).and_then(|at| accept(&at, at.value.parse(), &mut checker.problems));
-            }),
-            ..checked!(webhook)
-        },
-        Commented(r#""https://ops.example.net/hook""#),
-        "The URL to which the same document is posted. A URL of this kind lets others post there: `config show` shows \
-         the server alone.",
-    ),
-    row(
-        "healthchecks",
-        Text(TextForm::HttpUrl),
-        KeyField {
-            read: Some(|notify, section, key, checker| {
-                notify.healthchecks =
-                    section.text(key).and_then(|at| accept(&at, HttpUrl::with_role(at.value), &mut checker.problems));
-            }),
-            ..checked!(healthchecks)
-        },
-        Commented(r#""https://hc.example.net/ping/example/{role}""#),
-        "The URL that is pinged at the begin and the end of every run, as healthchecks.io expects. A snapshot that lacks \
-         unreadable files is a failure. {role} stands for the role's name.",
-    ),
-    row(
-        "timeout",
-        ValueForm::Duration(ALERT_TIMEOUT),
-        field!(timeout),
-        Commented(r#""10s""#),
-        "The timeout of one attempt.",
-    ),
-];
-
 /// The settings of a table whose keys have no effect yet.
 pub(super) struct ListenSettings;
 
@@ -353,6 +292,7 @@ impl ConfigTable {
             ConfigTable::Keep => keys(KEEP),
             ConfigTable::Dump => keys(DUMP),
             ConfigTable::Notify => keys(NOTIFY),
+            ConfigTable::NotifyChannel => keys(CHANNEL),
             ConfigTable::Listen => keys(LISTEN),
         }
     }
@@ -370,6 +310,7 @@ impl ConfigTable {
             ConfigTable::Keep => default(KEEP, name, &RetentionPolicy::default()),
             ConfigTable::Dump => default(DUMP, name, &DumpSettings::new(Vec::new())),
             ConfigTable::Notify => default(NOTIFY, name, &NotifySettings::default()),
+            ConfigTable::NotifyChannel => default(CHANNEL, name, &unnamed_channel()),
             ConfigTable::Listen => default(LISTEN, name, &ListenSettings),
         }
     }
@@ -378,6 +319,11 @@ impl ConfigTable {
 /// A store that has nothing but defaults: its URL and its key are still to be set.
 pub(super) fn unnamed_store() -> StoreSettings {
     StoreSettings::new(StoreUrl::Dir(PathBuf::new()), KeySource::None)
+}
+
+/// A channel that has nothing but defaults: its name and its kind are still to be set.
+pub(super) fn unnamed_channel() -> NotifyChannelSettings {
+    NotifyChannelSettings::new(String::new(), NotifyChannelKind::Command)
 }
 
 /// A role that has nothing but defaults: its name and its key are still to be set.

@@ -10,8 +10,9 @@ use std::fmt::Write;
 
 use super::field::{SecretDisplay, quote};
 use super::key::KeyRow;
-use super::keys::{DUMP, ETCD, NOTIFY, ROLE, ROOT, STORE, UNLOCKING};
-use super::settings::{NotifySettings, RoleSettings, Settings};
+use super::keys::{CHANNEL, DUMP, ETCD, NOTIFY, ROLE, ROOT, STORE, UNLOCKING};
+use super::notify_settings::NotifySettings;
+use super::settings::{RoleSettings, Settings};
 use super::toml_document::dotted;
 
 impl Settings {
@@ -39,6 +40,11 @@ impl TomlWriter {
         let _ = writeln!(self.text, "\n[{name}]");
     }
 
+    /// The header of one table of a list.
+    fn listed_header(&mut self, name: &str) {
+        let _ = writeln!(self.text, "\n[[{name}]]");
+    }
+
     fn rows<'a, S: 'static>(&mut self, rows: impl IntoIterator<Item = &'a KeyRow<S>>, settings: &S) {
         for row in rows {
             if let Some(value) = row.print(settings, self.secrets) {
@@ -60,6 +66,10 @@ fn render(settings: &Settings, secrets: SecretDisplay) -> String {
     if settings.notify != NotifySettings::default() {
         out.header("notify");
         out.rows(NOTIFY, &settings.notify);
+        for channel in &settings.notify.channels {
+            out.listed_header("notify.channel");
+            out.rows(CHANNEL, channel);
+        }
     }
     for role in settings.roles.values() {
         self::role(&mut out, role, settings);

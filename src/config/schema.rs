@@ -13,6 +13,18 @@ use super::value;
 const TOLD: [&str; 6] =
     ["RUNNER_NODE", "RUNNER_ROLE", "RUNNER_TERM", "RUNNER_SLOT", "RUNNER_OUTCOME", "RUNNER_DEADLINE"];
 
+/// The headers that each request of a channel sets.
+const OWN_HEADERS: [&str; 8] = [
+    "Host",
+    "User-Agent",
+    "Accept",
+    "Connection",
+    "Content-Type",
+    "Content-Length",
+    "Transfer-Encoding",
+    "Runner-Signature",
+];
+
 /// The deepest nesting of `all`, `any` and `not`: deeper nesting is a mistake, and the recursion needs a bound.
 const PROBE_DEPTH_MAX: usize = 16;
 
@@ -25,7 +37,7 @@ pub(super) fn all_keys() -> Vec<String> {
         for key in table.keys() {
             let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             match key.form {
-                ValueForm::Table(inner) => walk(&name, inner, out),
+                ValueForm::Table(inner) | ValueForm::ListedTables(inner) => walk(&name, inner, out),
                 ValueForm::NamedTables(inner) => walk(&format!("{name}.*"), inner, out),
                 _ => {}
             }
@@ -155,6 +167,17 @@ impl SchemaFindings {
                 }
             }
             (ValueForm::Texts(_), TomlValue::List(list)) => self.texts(list, name),
+            (ValueForm::Words(words), TomlValue::List(list)) => {
+                self.texts(list, name);
+                for node in list {
+                    if let TomlValue::Text(text) = &node.value {
+                        self.word(node, text, name, &words());
+                    }
+                }
+                if list.is_empty() {
+                    self.problem(ConfigProblem::new(&node.place, name, "is empty").hint("for all, remove the key"));
+                }
+            }
             (ValueForm::Command, TomlValue::List(list)) => {
                 self.texts(list, name);
                 if list.is_empty() || matches!(&list[0].value, TomlValue::Text(program) if program.is_empty()) {
@@ -178,16 +201,17 @@ impl SchemaFindings {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
                     self.variable_name(&entry.key, &ConfigProblem::new(&entry.place, name.clone(), ""));
-                    match &entry.node.value {
-                        TomlValue::Text(text) if !text.contains('\0') => {}
-                        TomlValue::Text(_) => self.problem(
-                            ConfigProblem::new(&entry.place, name, "a variable cannot contain NUL").hint("remove it"),
-                        ),
-                        other => self.problem(
-                            ConfigProblem::new(&entry.place, name, format!("expected a text, found {}", other.kind()))
-                                .hint("put it in quotes: \"…\""),
-                        ),
-                    }
+                    self.named_text(entry, name, |text| text.contains('\0').then_some("a variable cannot contain NUL"));
+                }
+            }
+            (ValueForm::Headers, TomlValue::Table(table)) => {
+                for entry in &table.entries {
+                    let name = dotted(name, &entry.key);
+                    self.header_name(&entry.key, &ConfigProblem::new(&entry.place, name.clone(), ""));
+                    let is_odd = |text: &str| !text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+                    self.named_text(entry, name, |text| {
+                        is_odd(text).then_some("a header has visible ASCII characters and blanks only")
+                    });
                 }
             }
             (ValueForm::VariableNames, TomlValue::List(list)) => {
@@ -203,6 +227,11 @@ impl SchemaFindings {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
                     self.form(&entry.node, &name, ValueForm::Table(of));
+                }
+            }
+            (ValueForm::ListedTables(of), TomlValue::List(list)) => {
+                for node in list {
+                    self.form(node, name, ValueForm::Table(of));
                 }
             }
             (ValueForm::Count(_), TomlValue::Whole(n)) if n.parse::<u32>().is_ok() => {}
@@ -243,6 +272,33 @@ impl SchemaFindings {
             _ if !sound => (format!("{variable:?} is not the name of a variable"), "write it like \"PGHOST\""),
             told if TOLD.contains(&told) => (format!("{told} is what each run sets itself"), "remove it"),
             _ => return,
+        };
+        self.problem(ConfigProblem { what, ..at.clone() }.hint(hint));
+    }
+
+    /// Refuses the value of a variable or a header that is no text, or for which `odd` has an objection.
+    fn named_text(&mut self, entry: &TomlEntry, name: String, odd: impl FnOnce(&str) -> Option<&'static str>) {
+        let problem = |what: String| ConfigProblem::new(&entry.place, name, what);
+        match &entry.node.value {
+            TomlValue::Text(text) => {
+                if let Some(objection) = odd(text) {
+                    self.problem(problem(objection.to_owned()).hint("remove it"));
+                }
+            }
+            other => self
+                .problem(problem(format!("expected a text, found {}", other.kind())).hint("put it in quotes: \"…\"")),
+        }
+    }
+
+    /// Refuses names that are no header's, and headers that each request has already.
+    fn header_name(&mut self, header: &str, at: &ConfigProblem) {
+        let is_name = !header.is_empty() && header.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let (what, hint) = if !is_name {
+            (format!("{header:?} is not the name of a header"), "write it like \"X-Environment\"")
+        } else if OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(header)) {
+            (format!("{header} is what each request sets itself"), "remove it")
+        } else {
+            return;
         };
         self.problem(ConfigProblem { what, ..at.clone() }.hint(hint));
     }
@@ -351,7 +407,8 @@ impl ValueForm {
             ValueForm::Flag => ("true or false", "write true or false, without quotes"),
             ValueForm::Duration(_) => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
             ValueForm::Size => ("a size", r#"write it like "20MiB""#),
-            ValueForm::Texts(_) => ("a list of texts", r#"write it like ["one", "two"]"#),
+            ValueForm::Texts(_) | ValueForm::Words(_) => ("a list of texts", r#"write it like ["one", "two"]"#),
+            ValueForm::Headers => ("headers", r#"write it like { X-Environment = "production" }"#),
             ValueForm::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
             ValueForm::VariableNames => ("a list of names", r#"write it like ["AWS_PROFILE"]"#),
             ValueForm::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
@@ -359,6 +416,9 @@ impl ValueForm {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
             }
             ValueForm::NamedTables(_) => ("tables by name", "write one like [role.app]"),
+            ValueForm::ListedTables(_) => {
+                ("tables in a list", "write the name of each in two pairs of brackets: [[…]]")
+            }
             ValueForm::Count(_) => ("how many to keep", "write a number, 0 or more"),
             ValueForm::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
             ValueForm::Probe | ValueForm::Fallback => ("a probe", PROBE_EXAMPLE),

@@ -58,6 +58,11 @@ impl<'a> ConfigSection<'a> {
         Some(LocatedValue { value, key: dotted(&self.name, key), place: entry.place.clone() })
     }
 
+    /// Where the key is, whatever its value.
+    pub(super) fn place_of(&self, key: &str) -> Option<LocatedValue<()>> {
+        self.read(key, |_| Some(()))
+    }
+
     pub(super) fn text(&self, key: &str) -> Option<LocatedValue<&'a str>> {
         self.read(key, |v| if let TomlValue::Text(text) = v { Some(text.as_str()) } else { None })
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::environment_settings::EnvironmentSettings;
 use super::error::{ConfigLocation, ConfigProblem};
+use super::notify_settings::NotifySettings;
 use super::store_url::StoreUrl;
 use super::url::HttpUrl;
 use crate::file::access::{self, FileExposure};
@@ -58,8 +60,12 @@ impl Settings {
     /// The files of these settings, or named by them, that other users of this host may change, or that they may read
     /// although they are secret.
     pub fn exposures(&self) -> Vec<FileExposure> {
-        let secret_urls = self.notify.webhook.is_some() || self.notify.healthchecks.is_some();
-        let mut files: Vec<(&Path, bool)> = self.files.iter().map(|file| (file.as_path(), secret_urls)).collect();
+        let has_secrets = self.notify.has_secrets();
+        let mut files: Vec<(&Path, bool)> = self.files.iter().map(|file| (file.as_path(), has_secrets)).collect();
+        for channel in &self.notify.channels {
+            files.extend(channel.secret_files().map(|(_, path)| (path.as_path(), true)));
+            files.extend(channel.ca_file.iter().map(|path| (path.as_path(), false)));
+        }
         for key in [&self.store.key].into_iter().chain(self.roles.values().map(|role| &role.key)) {
             if let KeySource::KeyFile(path) | KeySource::PassphraseFile(path) = key {
                 files.push((path, true));
@@ -174,33 +180,6 @@ impl EtcdSettings {
     }
 }
 
-/// The channels for alerts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotifySettings {
-    /// Program and arguments; it gets the event as JSON on its standard input.
-    pub command: Option<Vec<String>>,
-    /// The environment variables of that program.
-    pub environment: EnvironmentSettings,
-    /// The URL to which the event is posted as JSON.
-    pub webhook: Option<HttpUrl>,
-    /// The URL that is pinged for every run, as healthchecks.io expects. `{role}` in it stands for the role's name.
-    pub healthchecks: Option<HttpUrl>,
-    /// Timeout of one attempt.
-    pub timeout: Duration,
-}
-
-impl Default for NotifySettings {
-    fn default() -> Self {
-        Self {
-            command: None,
-            environment: EnvironmentSettings::default(),
-            webhook: None,
-            healthchecks: None,
-            timeout: Duration::from_secs(10),
-        }
-    }
-}
-
 /// How the repository key is unlocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
@@ -281,15 +260,6 @@ pub struct RoleSettings {
     pub hooks: HookCommands,
     /// The environment variables of hooks, probes and dumps; `exec`'s command gets them in addition to its caller's.
     pub environment: EnvironmentSettings,
-}
-
-/// The environment variables that started programs get, in addition to those that every program gets.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EnvironmentSettings {
-    /// Variables with the given values.
-    pub set: BTreeMap<String, String>,
-    /// Variables that keep the value they have in this process, if they are set.
-    pub pass: Vec<String>,
 }
 
 /// Which snapshots are kept: the newest `last`; the newest of each of that many hours, days, weeks, months and years

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::RoleName;
 
+mod notify_channels;
 mod reference;
 mod schema_for_editors;
 mod surroundings;

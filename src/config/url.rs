@@ -32,7 +32,10 @@ const STAND_IN: &str = "role-name-is-put-here";
 impl HttpUrl {
     /// A URL that may have `{role}` in its path. The placeholder is not allowed in a URL, but the name that replaces it
     /// is.
-    pub(super) fn with_role(text: &str) -> Result<Self, ValueError> {
+    ///
+    /// # Errors
+    /// As for a URL without it, or the placeholder is in the server's name.
+    pub fn with_role(text: &str) -> Result<Self, ValueError> {
         let Some((before, after)) = text.split_once(ROLE) else { return text.parse() };
         let url: HttpUrl = format!("{before}{STAND_IN}{after}").parse()?;
         let target = url.target.replace(STAND_IN, ROLE);

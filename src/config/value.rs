@@ -31,6 +31,9 @@ pub(super) const SIZE_PATTERN: &str = r"^\s*[0-9.]+\s*([KMGTkmgt][Ii]?)?[Bb]?\s*
 /// The name of an environment variable.
 pub(super) const VARIABLE_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 
+/// The name of a header of HTTP: RFC 9110 allows some more characters, which no header has.
+pub(super) const HEADER_PATTERN: &str = "^[A-Za-z0-9_-]+$";
+
 /// The statuses of an HTTP answer. A 1xx status only announces another one.
 pub(super) const STATUSES: RangeInclusive<u16> = 200..=599;
 

@@ -127,7 +127,8 @@ impl DuplicityChains {
         for (start, _, links) in spans.values() {
             if let Some(next) = starts.iter().find(|next| *next > start) {
                 late.extend(links.iter().filter(|link| link.from.is_some_and(|from| from > *next)));
-                let crossing = links.iter().filter(|link| link.entry.at > *next && link.from.is_some_and(|from| from <= *next));
+                let crossing =
+                    links.iter().filter(|link| link.entry.at > *next && link.from.is_some_and(|from| from <= *next));
                 if spans.get(next).is_some_and(|(_, last, _)| last > next) && late.is_empty() {
                     late.extend(crossing);
                 }

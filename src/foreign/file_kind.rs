@@ -19,7 +19,19 @@ const COMPRESSION: [&str; 14] =
     ["gz", "zst", "zstd", "xz", "bz2", "lz4", "lzo", "lzma", "br", "gpg", "pgp", "enc", "age", "aes"];
 
 const CHECKSUM: [&str; 14] = [
-    "md5", "md5sum", "sha1", "sha1sum", "sha256", "sha256sum", "sha512", "sha512sum", "sha2", "sum", "crc", "crc32", "b3",
+    "md5",
+    "md5sum",
+    "sha1",
+    "sha1sum",
+    "sha256",
+    "sha256sum",
+    "sha512",
+    "sha512sum",
+    "sha2",
+    "sum",
+    "crc",
+    "crc32",
+    "b3",
     "b2sum",
 ];
 
@@ -28,14 +40,53 @@ const SIGNATURE: [&str; 4] = ["sig", "asc", "minisig", "sign"];
 const LOG: [&str; 7] = ["log", "out", "err", "stdout", "stderr", "trace", "audit"];
 
 const METADATA: [&str; 30] = [
-    "json", "yaml", "yml", "xml", "txt", "info", "meta", "metadata", "manifest", "notes", "note", "cfg", "conf", "ini",
-    "list", "lst", "toc", "html", "md", "idx", "index", "status", "ok", "done", "success", "complete", "nfo",
-    "properties", "stats", "vbm",
+    "json",
+    "yaml",
+    "yml",
+    "xml",
+    "txt",
+    "info",
+    "meta",
+    "metadata",
+    "manifest",
+    "notes",
+    "note",
+    "cfg",
+    "conf",
+    "ini",
+    "list",
+    "lst",
+    "toc",
+    "html",
+    "md",
+    "idx",
+    "index",
+    "status",
+    "ok",
+    "done",
+    "success",
+    "complete",
+    "nfo",
+    "properties",
+    "stats",
+    "vbm",
 ];
 
 const UNFINISHED: [&str; 14] = [
-    "tmp", "temp", "part", "partial", "filepart", "crdownload", "incomplete", "inprogress", "progress", "writing",
-    "uploading", "swp", "pending", "new",
+    "tmp",
+    "temp",
+    "part",
+    "partial",
+    "filepart",
+    "crdownload",
+    "incomplete",
+    "inprogress",
+    "progress",
+    "writing",
+    "uploading",
+    "swp",
+    "pending",
+    "new",
 ];
 
 /// What the file with this name is. The name is that of a series: `{date}` and the like stand for what varies.
@@ -60,7 +111,10 @@ pub(super) fn file_kind(path: &str) -> FileKind {
     if last.is_empty() && extensions.is_empty() {
         let stem = stripped(name.split('.').next().unwrap_or_default());
         let tail = stem.rsplit(['-', '_', '}']).next().unwrap_or_default();
-        if matches!(tail, "logs" | "log" | "checksums" | "checksum" | "sha256sums" | "md5sums" | "sha512sums" | "results") {
+        if matches!(
+            tail,
+            "logs" | "log" | "checksums" | "checksum" | "sha256sums" | "md5sums" | "sha512sums" | "results"
+        ) {
             return FileKind::Companion;
         }
         if matches!(tail, "success" | "version" | "readme" | "manifest" | "metadata" | "done" | "timestamp" | "label") {
@@ -103,9 +157,22 @@ pub(super) fn is_archive(path: &str) -> bool {
 
 /// Whether the name says that a backup holds changes only, whose size says nothing.
 pub(super) fn is_increment(path: &str) -> bool {
-    path.to_ascii_lowercase()
-        .split(|letter: char| !letter.is_ascii_alphabetic())
-        .any(|word| matches!(word, "inc" | "incr" | "incremental" | "diff" | "differential" | "trn" | "vib" | "wal" | "binlog" | "log" | "logs"))
+    path.to_ascii_lowercase().split(|letter: char| !letter.is_ascii_alphabetic()).any(|word| {
+        matches!(
+            word,
+            "inc"
+                | "incr"
+                | "incremental"
+                | "diff"
+                | "differential"
+                | "trn"
+                | "vib"
+                | "wal"
+                | "binlog"
+                | "log"
+                | "logs"
+        )
+    })
 }
 
 /// Whether a word is an extension of files, and no part of a host's name.

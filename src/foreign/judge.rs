@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::ForeignAuditOptions;
 use super::chain::{ChainProblem, duplicity_times, find_chains};
 use super::civil_time::{DAY, civil, month_start};
-use super::key_plan::TimePrecision;
 use super::file_kind::{FileKind, is_archive, is_increment};
+use super::key_plan::TimePrecision;
 use super::listing::{BucketListing, VersionColumn};
 use super::report::{
     ByteRange, CALENDAR_SLOTS_MAX, FINDINGS_LISTED_MAX, FindingConfidence, ForeignAudit, ForeignFinding,
@@ -43,7 +43,8 @@ pub(super) fn judge(listing: &BucketListing, options: &ForeignAuditOptions) -> F
         repositories.prefix_of(key).is_some() || duplicity_times(key).is_some()
     };
     let series = find_series(listing, options.pattern.as_ref(), &skipped);
-    let mut judge = Judge { listing, options, series, roles: Vec::new(), audit: ForeignAudit::default(), judged: 0, end: 0 };
+    let mut judge =
+        Judge { listing, options, series, roles: Vec::new(), audit: ForeignAudit::default(), judged: 0, end: 0 };
     judge.add_totals();
     let judged = judge.select();
     judge.find_overwritten(&judged);
@@ -108,7 +109,8 @@ impl Judge<'_> {
         }
         let mut judged = Vec::new();
         for (set, members) in sets {
-            let of = |kind: FileKind| members.iter().copied().filter(|index| self.series[*index].kind == kind).collect();
+            let of =
+                |kind: FileKind| members.iter().copied().filter(|index| self.series[*index].kind == kind).collect();
             let mut contents: Vec<usize> = of(FileKind::Content);
             if contents.is_empty() {
                 contents = of(FileKind::Metadata);
@@ -161,9 +163,12 @@ impl Judge<'_> {
             let together = sizes_move_together(&pairs, 1).filter(|confidence| *confidence > FindingConfidence::Ask);
             let close = pairs
                 .iter()
-                .filter(|pair| pair.first.size.abs_diff(pair.second.size) * 200 <= pair.first.size.max(pair.second.size))
+                .filter(|pair| {
+                    pair.first.size.abs_diff(pair.second.size) * 200 <= pair.first.size.max(pair.second.size)
+                })
                 .count();
-            let soon = pairs.iter().filter(|pair| pair.second.modified - pair.first.modified <= OVERWRITTEN_SOON).count();
+            let soon =
+                pairs.iter().filter(|pair| pair.second.modified - pair.first.modified <= OVERWRITTEN_SOON).count();
             let is_stereo = (together.is_some() || close * 10 >= pairs.len() * 8) && soon * 2 > pairs.len();
             let kind = if is_stereo { ForeignFindingKind::Stereo } else { ForeignFindingKind::Overwritten };
             let often = keys.len() * 2 >= times.len();
@@ -200,7 +205,10 @@ impl Judge<'_> {
             surplus_guess: Some(second),
             slots: pairs.len() as u64,
             evidence: Some(evidence),
-            example: pairs.last().map(|pair| self.listing.key(pair.second.object as usize).to_owned()).unwrap_or_default(),
+            example: pairs
+                .last()
+                .map(|pair| self.listing.key(pair.second.object as usize).to_owned())
+                .unwrap_or_default(),
             ..blank_finding(kind, confidence, String::new(), since)
         }
     }
@@ -270,7 +278,8 @@ impl Judge<'_> {
         let mut joined: Vec<(f64, usize, TwinCandidate, i64)> = Vec::new();
         for (candidate, _) in apart {
             if let Some((distance, at)) = self.continuation(candidate) {
-                let from = if self.series[candidate.first].entries[0].at <= self.series[candidate.second].entries[0].at {
+                let from = if self.series[candidate.first].entries[0].at <= self.series[candidate.second].entries[0].at
+                {
                     candidate.first
                 } else {
                     candidate.second
@@ -290,7 +299,10 @@ impl Judge<'_> {
             let (first, second) = candidate.labels(&self.series);
             let (old, new) = if from == candidate.first { (first, second) } else { (second, first) };
             self.audit.notes.push(ForeignNote::Moved {
-                series: common_name(&self.series[from], if from == candidate.first { candidate.at.map(|at| at.0) } else { candidate.at.map(|at| at.1) }),
+                series: common_name(
+                    &self.series[from],
+                    if from == candidate.first { candidate.at.map(|at| at.0) } else { candidate.at.map(|at| at.1) },
+                ),
                 from: old,
                 to: new,
                 on: civil(at).date(),
@@ -309,7 +321,10 @@ impl Judge<'_> {
             by_directory.entry(directory.to_owned()).or_default().push(*index);
             // A directory of another name beside it, with the same in it.
             if let Some((parent, own)) = directory.rsplit_once('/') {
-                by_directory.entry(format!("{parent}/\u{1}{}", &name[parent.len() + 1 + own.len()..])).or_default().push(*index);
+                by_directory
+                    .entry(format!("{parent}/\u{1}{}", &name[parent.len() + 1 + own.len()..]))
+                    .or_default()
+                    .push(*index);
             }
         }
         for members in by_directory.into_values().filter(|members| (2..=64).contains(&members.len())) {
@@ -371,10 +386,15 @@ impl Judge<'_> {
         stereo: Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)>,
         union: &mut UnionFind,
     ) {
-        let mut groups: BTreeMap<(usize, bool), Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<(usize, bool), Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)>> =
+            BTreeMap::new();
         for found in stereo {
             let asks = found.1 == FindingConfidence::Ask;
-            let key = if asks { (found.0.first * 1_000_003 + found.0.second, true) } else { (union.root(found.0.first), false) };
+            let key = if asks {
+                (found.0.first * 1_000_003 + found.0.second, true)
+            } else {
+                (union.root(found.0.first), false)
+            };
             groups.entry(key).or_default().push(found);
         }
         let mut merged: BTreeMap<(Vec<String>, String), ForeignFinding> = BTreeMap::new();
@@ -422,7 +442,8 @@ impl Judge<'_> {
             if last - last_pair > 3 * DAY {
                 finding.until = Some(civil(last_pair).date());
             }
-            let set = finding.series.rfind("{date}").map_or(finding.series.clone(), |at| finding.series[..at].to_owned());
+            let set =
+                finding.series.rfind("{date}").map_or(finding.series.clone(), |at| finding.series[..at].to_owned());
             match merged.entry((finding.hosts.clone(), set)) {
                 std::collections::btree_map::Entry::Vacant(place) => {
                     place.insert(finding);
@@ -454,7 +475,8 @@ impl Judge<'_> {
             (all[0].name.clone(), Vec::new())
         } else {
             let at = labels.get(&members[0]).and_then(|(_, at)| *at);
-            let hosts: BTreeSet<String> = members.iter().filter_map(|index| labels.get(index)).map(|(label, _)| label.clone()).collect();
+            let hosts: BTreeSet<String> =
+                members.iter().filter_map(|index| labels.get(index)).map(|(label, _)| label.clone()).collect();
             (common_name(all[0], at), hosts.into_iter().collect())
         };
         self.judged += all.iter().map(|series| series.entries.len() as u64).sum::<u64>();
@@ -484,8 +506,8 @@ impl Judge<'_> {
             let name = format!("{}duplicity", chains.prefix);
             self.judged += chains.entries().len() as u64;
             if let Some(problem) = chains.problem() {
-                let (ChainProblem::TwoAtOnce { since, increments, object } | ChainProblem::Torn { since, increments, object }) =
-                    problem;
+                let (ChainProblem::TwoAtOnce { since, increments, object }
+                | ChainProblem::Torn { since, increments, object }) = problem;
                 let mut finding =
                     blank_finding(ForeignFindingKind::TwoChains, FindingConfidence::Sure, name.clone(), since);
                 finding.slots = increments;
@@ -546,8 +568,10 @@ impl Judge<'_> {
         }
         let Some(confidence) = sizes_move_together(&pairs, 1) else { return };
         let interval = role.rhythm.as_ref().map_or(DAY, |rhythm| rhythm.interval);
-        let far = pairs.iter().filter(|pair| (pair.second.modified - pair.first.modified).abs() * 20 > interval).count();
-        let from_the_beginning = role.slots.first().is_some_and(|slot| slot.at >= pairs[0].first.at.min(pairs[0].second.at));
+        let far =
+            pairs.iter().filter(|pair| (pair.second.modified - pair.first.modified).abs() * 20 > interval).count();
+        let from_the_beginning =
+            role.slots.first().is_some_and(|slot| slot.at >= pairs[0].first.at.min(pairs[0].second.at));
         let confidence = if far * 2 > pairs.len() && from_the_beginning {
             // Two runs a day at odd hours look like this as well.
             FindingConfidence::Ask
@@ -578,7 +602,10 @@ impl Judge<'_> {
             let judged = [
                 (ForeignFindingKind::Frozen, frozen(&sizes).filter(|_| is_content)),
                 (ForeignFindingKind::Empty, empty(&sizes, is_content && is_main && is_archive(&series.name))),
-                (ForeignFindingKind::Shrunk, shrunk(&sizes, a_day).filter(|_| is_content && !is_increment(&series.name))),
+                (
+                    ForeignFindingKind::Shrunk,
+                    shrunk(&sizes, a_day).filter(|_| is_content && !is_increment(&series.name)),
+                ),
             ];
             for (kind, finding) in judged {
                 let Some(size) = finding else { continue };
@@ -589,7 +616,8 @@ impl Judge<'_> {
                 }
             }
         }
-        if let (Some(frozen), Some(shrunk)) = (found.get(&ForeignFindingKind::Frozen), found.get(&ForeignFindingKind::Shrunk))
+        if let (Some(frozen), Some(shrunk)) =
+            (found.get(&ForeignFindingKind::Frozen), found.get(&ForeignFindingKind::Shrunk))
             && frozen.since == shrunk.since
         {
             // One event: the finding names both sizes.
@@ -701,7 +729,12 @@ impl Judge<'_> {
                 .iter()
                 .map(|slot| (slot.at, if slot.entries.len() > 1 { SlotMark::Several } else { SlotMark::One }))
                 .chain(rhythm.missed.iter().map(|at| (*at, SlotMark::Missed)))
-                .chain(rhythm.due_after(last.at, self.end, CALENDAR_SLOTS_MAX).into_iter().map(|at| (at, SlotMark::Missed)))
+                .chain(
+                    rhythm
+                        .due_after(last.at, self.end, CALENDAR_SLOTS_MAX)
+                        .into_iter()
+                        .map(|at| (at, SlotMark::Missed)),
+                )
                 .collect();
             marks.sort_unstable_by_key(|(at, _)| *at);
             let skip = marks.len().saturating_sub(CALENDAR_SLOTS_MAX);
@@ -749,7 +782,12 @@ impl Judge<'_> {
 }
 
 /// A finding with nothing but its kind.
-fn blank_finding(kind: ForeignFindingKind, confidence: FindingConfidence, series: String, since: i64) -> ForeignFinding {
+fn blank_finding(
+    kind: ForeignFindingKind,
+    confidence: FindingConfidence,
+    series: String,
+    since: i64,
+) -> ForeignFinding {
     ForeignFinding {
         kind,
         confidence,

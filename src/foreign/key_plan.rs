@@ -226,12 +226,7 @@ impl ColumnStats {
 }
 
 /// The time of one key, as its plan reads it.
-pub(super) fn key_time(
-    key: &str,
-    tokens: &[KeyToken],
-    roles: &[TokenRole],
-    group: u8,
-) -> Option<(i64, TimePrecision)> {
+pub(super) fn key_time(key: &str, tokens: &[KeyToken], roles: &[TokenRole], group: u8) -> Option<(i64, TimePrecision)> {
     let mut parts = TimeParts::default();
     for (token, role) in tokens.iter().zip(roles) {
         if let TokenRole::Time(part, of) = role
@@ -384,7 +379,8 @@ pub(super) fn plan_shape(members: &[ShapeMember<'_>], hasher: &impl BuildHasher)
     let days: HashSet<i64> = sample.iter().map(|key| day_number(key.modified)).collect();
     let trusts_modified = sample.len() < 3 || days.len() >= 3.min(sample.len());
     let roles = vec![TokenRole::Name; first.tokens.len()];
-    let mut planner = Planner { columns, count, sample: &sample, trusts_modified, roles, groups: 0, calendar: Vec::new() };
+    let mut planner =
+        Planner { columns, count, sample: &sample, trusts_modified, roles, groups: 0, calendar: Vec::new() };
     planner.find_dates();
     planner.complete_dates();
     planner.find_lone_parts();
@@ -498,7 +494,8 @@ impl Planner<'_, '_> {
 
     /// The best of several readings, all of which are possible.
     fn best(&self, readings: Vec<Reading>) -> Option<Reading> {
-        let judged = readings.into_iter().filter(|reading| self.sample.iter().all(|key| Self::read(key, reading).is_some()));
+        let judged =
+            readings.into_iter().filter(|reading| self.sample.iter().all(|key| Self::read(key, reading).is_some()));
         let judged: Vec<(f64, i64, Reading)> =
             judged.map(|reading| (self.agreement(&reading), self.spread(&reading), reading)).collect();
         let trusted = self.trusts_modified && judged.iter().any(|(agreement, ..)| *agreement >= 0.5);
@@ -530,7 +527,13 @@ impl Planner<'_, '_> {
                 let last = reading.iter().map(|(index, _)| *index).max().unwrap_or(index);
                 let group = self.new_group(names_day);
                 self.claim(reading, group);
-                let end = if has_time { self.zone_after(last, group) } else if names_day { self.time_after(last, group) } else { last };
+                let end = if has_time {
+                    self.zone_after(last, group)
+                } else if names_day {
+                    self.time_after(last, group)
+                } else {
+                    last
+                };
                 index = end + 1;
             } else {
                 index += 1;
@@ -608,14 +611,17 @@ impl Planner<'_, '_> {
                 }
             }
             if self.number(month).is_some_and(|column| column.months) {
-                if let Some(day) = self.after(month, "/m").filter(|day| self.number(*day).is_some_and(|column| column.days)) {
+                if let Some(day) =
+                    self.after(month, "/m").filter(|day| self.number(*day).is_some_and(|column| column.days))
+                {
                     let ymd = vec![start, (month, TimePart::Month), (day, TimePart::Day)];
                     let mut readings = vec![ymd];
                     if self.number(day).is_some_and(|column| column.months) {
                         readings.push(vec![start, (month, TimePart::Day), (day, TimePart::Month)]);
                     }
                     // Year, day and month in this order are written by no program; only if the other reading is impossible.
-                    if let Some(best) = readings.into_iter().find(|reading| self.best(vec![reading.clone()]).is_some()) {
+                    if let Some(best) = readings.into_iter().find(|reading| self.best(vec![reading.clone()]).is_some())
+                    {
                         return Some((best, true, false));
                     }
                 }
@@ -729,7 +735,9 @@ impl Planner<'_, '_> {
 
     /// The time of day behind a date. Returns the last token of both.
     fn time_after(&mut self, date: usize, group: u8) -> usize {
-        let Some(start) = self.after(date, "Tth/").or_else(|| self.after(date, "/Tt")) else { return self.zone_after(date, group) };
+        let Some(start) = self.after(date, "Tth/").or_else(|| self.after(date, "/Tt")) else {
+            return self.zone_after(date, group);
+        };
         match self.time_at(start) {
             Some(reading) => {
                 let last = reading.iter().map(|(index, _)| *index).max().unwrap_or(start);
@@ -767,7 +775,9 @@ impl Planner<'_, '_> {
 
     /// Whether a number is the hour at which the key was written, give or take a fixed difference of zones.
     fn hour_agrees(&self, index: usize) -> bool {
-        let Some(column) = self.number(index).filter(|column| column.hours && column.distinct.len() >= 3) else { return false };
+        let Some(column) = self.number(index).filter(|column| column.hours && column.distinct.len() >= 3) else {
+            return false;
+        };
         let mut differences = [0_usize; 24];
         for key in self.sample {
             let hour = key.modified.div_euclid(3_600) - key.number(index);
@@ -793,14 +803,19 @@ impl Planner<'_, '_> {
         let fraction = matches!(self.text(last + 1), "." | ",").then_some(last + 2);
         if let Some(at) = fraction
             && self.number(at).is_some_and(|column| {
-                matches!(column.len_max, 3 | 6 | 9) && column.len_min == column.len_max && column.distinct.len() * 2 > self.count
+                matches!(column.len_max, 3 | 6 | 9)
+                    && column.len_min == column.len_max
+                    && column.distinct.len() * 2 > self.count
             })
         {
             self.roles[at] = nothing;
             last = at;
         }
         if self.kind(last + 1) == Some(TokenKind::Word)
-            && matches!(self.text(last + 1), "Z" | "z" | "UTC" | "GMT" | "CET" | "CEST" | "h" | "m" | "s" | "Uhr" | "hrs")
+            && matches!(
+                self.text(last + 1),
+                "Z" | "z" | "UTC" | "GMT" | "CET" | "CEST" | "h" | "m" | "s" | "Uhr" | "hrs"
+            )
         {
             self.roles[last + 1] = nothing;
             last += 1;
@@ -918,9 +933,8 @@ impl Planner<'_, '_> {
                 && (near(|at| weekday_of(day_number(at)) + 1) || near(|at| (weekday_of(day_number(at)) + 1) % 7));
             let is_year_day =
                 column.within(1, 366) && distinct >= 5 && near(|at| i64::from(civil(at).date().day_of_year()));
-            let is_week = column.within(1, 53)
-                && distinct >= 3
-                && near(|at| i64::from(civil(at).date().iso_week_date().week()));
+            let is_week =
+                column.within(1, 53) && distinct >= 3 && near(|at| i64::from(civil(at).date().iso_week_date().week()));
             if is_day || is_month || is_weekday || is_year_day || is_week || self.hour_agrees(index) {
                 let group = self.new_group(false);
                 self.roles[index] = TokenRole::Time(TimePart::Nothing, group);
@@ -932,7 +946,9 @@ impl Planner<'_, '_> {
     fn judge_calendar_word(&mut self, index: usize, main: Option<u8>) {
         let agreeing = self.sample.iter().filter(|key| {
             let of_key = main.and_then(|group| key_time(key.key, &key.tokens, &self.roles, group));
-            let day = day_number(of_key.filter(|(_, precision)| *precision >= TimePrecision::Day).map_or(key.modified, |(time, _)| time));
+            let day = day_number(
+                of_key.filter(|(_, precision)| *precision >= TimePrecision::Day).map_or(key.modified, |(time, _)| time),
+            );
             let word = key.text(index);
             (day - 1..=day + 1).any(|day| {
                 let weekday = calendar_word::weekday(word).is_some_and(|weekday| i64::from(weekday) == weekday_of(day));
@@ -1064,14 +1080,17 @@ impl Planner<'_, '_> {
     /// The time that counts: one that varies, the most exact one, the last of several such.
     fn main_group(&self) -> Option<u8> {
         let named = (0..self.groups).filter_map(|group| Some((group, self.precision(group)?)));
-        named.max_by_key(|(group, precision)| (!self.is_constant(*group) || self.count < 3, *precision, *group)).map(|(group, _)| group)
+        named
+            .max_by_key(|(group, precision)| (!self.is_constant(*group) || self.count < 3, *precision, *group))
+            .map(|(group, _)| group)
     }
 
     fn finish(mut self) -> KeyPlan {
         let main_time = self.main_group();
         // A time that never changes, beside one that does, is a name.
         for group in 0..self.groups {
-            if Some(group) != main_time && self.count >= 3 && self.precision(group).is_some() && self.is_constant(group) {
+            if Some(group) != main_time && self.count >= 3 && self.precision(group).is_some() && self.is_constant(group)
+            {
                 for role in &mut self.roles {
                     if matches!(role, TokenRole::Time(_, of) if *of == group) {
                         *role = TokenRole::Name;

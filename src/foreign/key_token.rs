@@ -199,8 +199,8 @@ fn is_time_run(run: &[u8]) -> bool {
 
 /// Extensions behind which the letters of `split` may stand.
 const SPLIT_AFTER: [&str; 22] = [
-    "gz", "zst", "xz", "bz2", "lz4", "zip", "7z", "tar", "tgz", "vma", "sql", "dump", "gpg", "enc", "age", "img", "raw",
-    "qcow2", "iso", "bak", "br", "lzo",
+    "gz", "zst", "xz", "bz2", "lz4", "zip", "7z", "tar", "tgz", "vma", "sql", "dump", "gpg", "enc", "age", "img",
+    "raw", "qcow2", "iso", "bak", "br", "lzo",
 ];
 
 fn mark_part_letters(key: &str, tokens: &mut [KeyToken]) {

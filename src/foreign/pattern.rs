@@ -127,7 +127,8 @@ fn fit<'k>(pieces: &[PatternPiece], text: &'k str, values: &mut Vec<&'k str>) ->
         values.truncate(known);
         values.push(&text[..end]);
         // Of a date the longest is meant: a shorter one fits only by accident.
-        let date_goes_on = matches!(first, PatternPiece::Date) && text[end..].starts_with(|next: char| next.is_ascii_digit());
+        let date_goes_on =
+            matches!(first, PatternPiece::Date) && text[end..].starts_with(|next: char| next.is_ascii_digit());
         if !date_goes_on && fit(rest, &text[end..], values) {
             return true;
         }

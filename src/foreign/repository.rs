@@ -110,7 +110,9 @@ impl RepositoryIndex {
         let programs = marks.into_iter().filter_map(|(prefix, marks)| {
             use RepositoryMark as M;
             let has = |mark: M| marks.contains(&mark);
-            let restic = [M::ResticData, M::ResticIndex, M::ResticKeys, M::ResticSnapshots].into_iter().filter(|mark| has(*mark));
+            let restic = [M::ResticData, M::ResticIndex, M::ResticKeys, M::ResticSnapshots]
+                .into_iter()
+                .filter(|mark| has(*mark));
             let program = if has(M::Kopia) {
                 "kopia"
             } else if has(M::RunnerFormat) && has(M::RunnerJournal) {

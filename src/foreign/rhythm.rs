@@ -66,7 +66,8 @@ impl SlotRhythm {
         let expected = self.weekdays.iter().filter(|expected| **expected).count();
         let days: Vec<i64> = self.missed.iter().map(|at| day_number(at - self.day_offset)).collect();
         let (Some(first), Some(last)) = (days.first(), days.last()) else { return false };
-        let is_one_stretch = (*first..=*last).all(|day| days.binary_search(&day).is_ok() || !self.weekdays[weekday_of(day) as usize]);
+        let is_one_stretch =
+            (*first..=*last).all(|day| days.binary_search(&day).is_ok() || !self.weekdays[weekday_of(day) as usize]);
         self.is_by_day && expected == 5 && days.len() >= expected && is_one_stretch
     }
 }
@@ -112,9 +113,8 @@ pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool, are_written: bool
 /// Whether times of writing come from a schedule: at one time of day, or at a fixed distance.
 fn is_scheduled(slots: &[i64], interval: i64) -> bool {
     let gaps = slots.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / interval as f64);
-    let (count, even) = gaps.fold((0, 0), |(count, even), gap| {
-        (count + 1, even + usize::from((gap - gap.round().max(1.0)).abs() <= 0.2))
-    });
+    let (count, even) = gaps
+        .fold((0, 0), |(count, even), gap| (count + 1, even + usize::from((gap - gap.round().max(1.0)).abs() <= 0.2)));
     if interval < 20 * HOUR {
         return even * 10 >= count * 8 && slots.len() >= 8;
     }

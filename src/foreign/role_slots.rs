@@ -89,7 +89,5 @@ pub(super) fn doubled_stretch(slots: &[RoleSlot]) -> Vec<SlotPair> {
         }
         start = end + 1;
     }
-    best.iter()
-        .map(|index| SlotPair { first: slots[*index].entries[0], second: slots[*index].entries[1] })
-        .collect()
+    best.iter().map(|index| SlotPair { first: slots[*index].entries[0], second: slots[*index].entries[1] }).collect()
 }

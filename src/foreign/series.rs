@@ -230,7 +230,9 @@ fn join_parts(series: &mut BackupSeries) {
     let mut joined: Vec<SeriesEntry> = Vec::with_capacity(series.entries.len());
     for entry in &series.entries {
         match joined.last_mut() {
-            Some(last) if last.at == entry.at || (series.precision.is_none() && entry.modified - last.modified < 3_600) => {
+            Some(last)
+                if last.at == entry.at || (series.precision.is_none() && entry.modified - last.modified < 3_600) =>
+            {
                 last.size = last.size.saturating_add(entry.size);
                 last.modified = last.modified.max(entry.modified);
             }

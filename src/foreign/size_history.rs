@@ -102,7 +102,12 @@ pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
         let mut lowest: Vec<u64> = sizes[index.saturating_sub(MONTH)..index].to_vec();
         lowest.sort_unstable();
         let is_lower = sizes[index] * 4 < lowest[1] * 3;
-        if usual > 1024 && sizes[index] * 2 < usual && is_lower && sizes[index] > EMPTY_MAX && steady * 7 >= before.len() * 6 {
+        if usual > 1024
+            && sizes[index] * 2 < usual
+            && is_lower
+            && sizes[index] > EMPTY_MAX
+            && steady * 7 >= before.len() * 6
+        {
             let low = sizes[index..].iter().take_while(|size| **size * 3 < usual * 2).count();
             if low >= a_day {
                 drops.push((index, index + low, usual));
@@ -124,11 +129,8 @@ pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
     if was_small && sizes[..start].len() > WEEK {
         return None;
     }
-    let confidence = if lasts && end - start >= 3 && now * 2 < usual {
-        FindingConfidence::Sure
-    } else {
-        FindingConfidence::Likely
-    };
+    let confidence =
+        if lasts && end - start >= 3 && now * 2 < usual { FindingConfidence::Sure } else { FindingConfidence::Likely };
     Some(SizeFinding { start, end, count: end - start, usual, confidence })
 }
 

@@ -75,7 +75,9 @@ pub(super) fn compare_series(a: &BackupSeries, b: &BackupSeries, rivals: usize) 
         times.dedup();
         usual_gap(&times)
     };
-    let Some(interval) = gap(&left).into_iter().chain(gap(&right)).min() else { return TwinVerdict::Apart { common: 0 } };
+    let Some(interval) = gap(&left).into_iter().chain(gap(&right)).min() else {
+        return TwinVerdict::Apart { common: 0 };
+    };
     let interval = if base == TimeBase::Key && !a.names_time_of_day() { interval.max(DAY) } else { interval };
     // Half a distance is where two that take turns stand: a little less is asked for.
     let pairs = pair_up(&left, &right, interval * 2 / 5);
@@ -122,7 +124,10 @@ fn pair_up(left: &[(i64, SeriesEntry)], right: &[(i64, SeriesEntry)], limit: i64
 pub(super) fn sizes_move_together(pairs: &[SlotPair], rivals: usize) -> Option<FindingConfidence> {
     let compared: Vec<&SlotPair> =
         pairs.iter().filter(|pair| pair.first.size.min(pair.second.size) >= COMPARED_MIN).collect();
-    if compared.len() < COMMON_MIN || !varies(&compared, |pair| pair.first.size) || !varies(&compared, |pair| pair.second.size) {
+    if compared.len() < COMMON_MIN
+        || !varies(&compared, |pair| pair.first.size)
+        || !varies(&compared, |pair| pair.second.size)
+    {
         return None;
     }
     let left: Vec<f64> = compared.iter().map(|pair| (pair.first.size as f64).ln()).collect();

@@ -97,8 +97,21 @@ fn is_generation(name: &str) -> bool {
 fn is_copy_word(name: &str) -> bool {
     matches!(
         name.to_ascii_lowercase().as_str(),
-        "copy" | "copies" | "offsite" | "onsite" | "mirror" | "archive" | "archived" | "vault" | "glacier" | "cold"
-            | "remote" | "offline" | "dr" | "longterm" | "keep"
+        "copy"
+            | "copies"
+            | "offsite"
+            | "onsite"
+            | "mirror"
+            | "archive"
+            | "archived"
+            | "vault"
+            | "glacier"
+            | "cold"
+            | "remote"
+            | "offline"
+            | "dr"
+            | "longterm"
+            | "keep"
     )
 }
 
@@ -107,7 +120,19 @@ fn is_stage(name: &str) -> bool {
     let word = name.trim_end_matches(|letter: char| letter.is_ascii_digit()).to_ascii_lowercase();
     matches!(
         word.as_str(),
-        "prod" | "production" | "live" | "staging" | "stage" | "stg" | "test" | "testing" | "dev" | "qa" | "uat" | "preprod" | "demo"
+        "prod"
+            | "production"
+            | "live"
+            | "staging"
+            | "stage"
+            | "stg"
+            | "test"
+            | "testing"
+            | "dev"
+            | "qa"
+            | "uat"
+            | "preprod"
+            | "demo"
     )
 }
 
@@ -184,7 +209,8 @@ fn label(text: &str, start: usize) -> String {
     let mut at = 0;
     for segment in text[..directories].split_inclusive('/') {
         let directory = segment.trim_end_matches('/');
-        let has_name = names.iter().any(|(from, to)| *from >= at && *to <= at + directory.len() && &text[*from..*to] == name);
+        let has_name =
+            names.iter().any(|(from, to)| *from >= at && *to <= at + directory.len() && &text[*from..*to] == name);
         if has_name && !directory.contains('{') && (at == 0 || directory.len() <= 80) {
             let words = directory.split(['-', '_', '.']).count();
             if words <= 6 {
@@ -200,10 +226,44 @@ fn label(text: &str, start: usize) -> String {
 fn is_plain_word(word: &str) -> bool {
     matches!(
         word.to_ascii_lowercase().as_str(),
-        "backup" | "backups" | "bak" | "bkp" | "dump" | "dumps" | "snapshot" | "snap" | "export" | "archive" | "files"
-            | "data" | "full" | "daily" | "nightly" | "weekly" | "db" | "database" | "mysql" | "mariadb" | "postgres"
-            | "postgresql" | "pgdump" | "pg" | "mongo" | "mongodb" | "redis" | "etcd" | "home" | "www" | "etc" | "var" | "srv"
-            | "on" | "from" | "at" | "host" | "server"
+        "backup"
+            | "backups"
+            | "bak"
+            | "bkp"
+            | "dump"
+            | "dumps"
+            | "snapshot"
+            | "snap"
+            | "export"
+            | "archive"
+            | "files"
+            | "data"
+            | "full"
+            | "daily"
+            | "nightly"
+            | "weekly"
+            | "db"
+            | "database"
+            | "mysql"
+            | "mariadb"
+            | "postgres"
+            | "postgresql"
+            | "pgdump"
+            | "pg"
+            | "mongo"
+            | "mongodb"
+            | "redis"
+            | "etcd"
+            | "home"
+            | "www"
+            | "etc"
+            | "var"
+            | "srv"
+            | "on"
+            | "from"
+            | "at"
+            | "host"
+            | "server"
     )
 }
 
@@ -211,8 +271,21 @@ fn is_plain_word(word: &str) -> bool {
 fn is_role_word(word: &str) -> bool {
     matches!(
         word.to_ascii_lowercase().as_str(),
-        "primary" | "replica" | "master" | "slave" | "standby" | "active" | "passive" | "secondary" | "main" | "left" | "right"
-            | "blue" | "green" | "old" | "new"
+        "primary"
+            | "replica"
+            | "master"
+            | "slave"
+            | "standby"
+            | "active"
+            | "passive"
+            | "secondary"
+            | "main"
+            | "left"
+            | "right"
+            | "blue"
+            | "green"
+            | "old"
+            | "new"
     )
 }
 
@@ -228,14 +301,22 @@ fn chain_label(text: &str, names: &[(usize, usize)], start: usize) -> String {
     while first > 0 && matches!(between(first - 1), "." | "-") && is_digits(word(first - 1)) && is_digits(word(first)) {
         first -= 1;
     }
-    while last + 1 < names.len() && matches!(between(last), "." | "-") && is_digits(word(last + 1)) && is_digits(word(last)) {
+    while last + 1 < names.len()
+        && matches!(between(last), "." | "-")
+        && is_digits(word(last + 1))
+        && is_digits(word(last))
+    {
         last += 1;
     }
     if last - first != 3 {
         (first, last) = (index, index);
     }
     // The rest of a full name: `db5.example.net`.
-    while last + 1 < names.len() && between(last) == "." && !is_extension_word(word(last + 1)) && !is_digits(word(last + 1)) {
+    while last + 1 < names.len()
+        && between(last) == "."
+        && !is_extension_word(word(last + 1))
+        && !is_digits(word(last + 1))
+    {
         last += 1;
     }
     while first > 0 && matches!(between(first - 1), "-" | "_" | ".") {

@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::text;
 
@@ -16,7 +17,7 @@ pub fn log_lines(
     label: String,
     moved: impl Fn() + Send + 'static,
 ) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    let work = async move {
         let (mut line, mut lines, mut buffer) = (Vec::new(), 0, [0; 4096]);
         let mut flush = |line: &mut Vec<u8>| {
             lines += 1;
@@ -40,5 +41,7 @@ pub fn log_lines(
         if !line.is_empty() {
             flush(&mut line);
         }
-    })
+    };
+    // The lines have the fields of the run that started the command.
+    tokio::spawn(work.in_current_span())
 }

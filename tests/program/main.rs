@@ -4,6 +4,9 @@
 mod support;
 
 mod auditing;
+#[path = "../support/certificate_authority.rs"]
+mod certificate_authority;
+mod channels;
 mod clones;
 mod documents;
 mod dumps;

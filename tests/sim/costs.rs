@@ -26,7 +26,7 @@ use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
-use runner::job::report::RunReason;
+use runner::job::report::{RoleReport, RunReason};
 use runner::journal::body::WriterNode;
 use runner::role::controller::RoleStatus;
 use runner::role::lease::LeaseHolder;
@@ -62,6 +62,10 @@ impl AlertFormatter for SilentAlertFormatter {
 
     fn reason_text(&self, _: &RoleName, reason: &RunReason) -> String {
         format!("{reason:?}")
+    }
+
+    fn format_report(&self, _: &RoleReport) -> String {
+        String::new()
     }
 }
 

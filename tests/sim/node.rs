@@ -561,4 +561,8 @@ impl AlertFormatter for EmptyAlertFormatter {
     fn reason_text(&self, _: &RoleName, reason: &RunReason) -> String {
         format!("{reason:?}")
     }
+
+    fn format_report(&self, _: &RoleReport) -> String {
+        String::new()
+    }
 }

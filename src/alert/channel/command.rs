@@ -1,4 +1,4 @@
-//! Sends an alert to a command: the document on its standard input. The command runs in its own process group, so that
+//! Sends an alert to a command: the document, or the mail, on its standard input. The command runs in its own process group, so that
 //! its children end with it on a timeout.
 
 use std::io;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
+use crate::alert::delivery::{DeliveryError, DeliveryReceipt};
 use crate::config::EnvironmentSettings;
 use crate::process::{CommandBuilder, ProcessExit, log_lines};
 
@@ -15,14 +16,27 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long to wait for output after the command ended: a child that it left behind may keep the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// Runs the command. Exit code 0 means that the alert was delivered. The command's output goes to the log.
+/// Runs the command with this input. Exit code 0 means that the alert was delivered. The command's output goes to the
+/// log.
 ///
 /// # Errors
 /// The reason why it was not delivered.
-pub(in crate::alert) async fn send(
+pub(super) async fn send(
     command: &[String],
     environment: &EnvironmentSettings,
-    document: &str,
+    input: &str,
+    timeout: Duration,
+) -> Result<DeliveryReceipt, DeliveryError> {
+    match run(command, environment, input, timeout).await {
+        Ok(()) => Ok(DeliveryReceipt { status: None }),
+        Err(why) => Err(DeliveryError::Command(why)),
+    }
+}
+
+async fn run(
+    command: &[String],
+    environment: &EnvironmentSettings,
+    text: &str,
     timeout: Duration,
 ) -> Result<(), String> {
     let program = command.first().map(String::as_str).unwrap_or_default();
@@ -38,7 +52,7 @@ pub(in crate::alert) async fn send(
     let work = async {
         if let Some(mut input) = input {
             // A command that does not read its input may still succeed: the exit code tells.
-            let _ = input.write_all(format!("{document}\n").as_bytes()).await;
+            let _ = input.write_all(text.as_bytes()).await;
         }
         group.wait().await
     };
@@ -70,7 +84,7 @@ mod tests {
     }
 
     async fn send(command: &[String], document: &str, timeout: Duration) -> Result<(), String> {
-        super::send(command, &EnvironmentSettings::default(), document, timeout).await
+        run(command, &EnvironmentSettings::default(), &format!("{document}\n"), timeout).await
     }
 
     #[tokio::test]

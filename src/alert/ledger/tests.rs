@@ -174,3 +174,15 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     );
     assert_eq!(ledger.claim(&["webhook"], at(day + 1), at(day + 31)), []);
 }
+
+#[test]
+fn what_waits_behind_a_slow_server_stays_the_process_s_own() {
+    let mut ledger = AlertLedger::default();
+    let until = |minutes| at(minutes).checked_add(CLAIM).unwrap();
+    let id = ledger.enqueue("x", &["ops"], until(0))[0].id;
+    ledger.renew_claims(&[id], at(10), until(10));
+    assert_eq!(ledger.outbox[0].claimed, until(0), "more than half of it is left: the file is not written for this");
+    ledger.renew_claims(&[id], at(20), until(20));
+    assert_eq!(ledger.claim(&["ops"], at(40), until(40)), [], "another process does not send it a second time");
+    assert_eq!(ledger.claim(&["ops"], at(51), until(51)).len(), 1, "a process that is gone does not keep it");
+}

@@ -6,7 +6,7 @@ use crate::cli::terminal;
 
 /// Each verb stands in one of these.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Set up", &["config", "init", "key"]),
+    ("Set up", &["config", "init", "key", "notify"]),
     ("Back up", &["backup", "daemon", "exec", "is-active", "prune"]),
     ("Show the state", &["whoami", "status", "audit", "verify"]),
     ("Look inside and restore", &["snapshots", "ls", "cat", "find", "diff", "restore"]),

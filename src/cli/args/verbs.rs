@@ -493,6 +493,23 @@ pub struct JournalShowArgs {
     pub direct: DirectStoreArgs,
 }
 
+/// `runner notify`
+#[derive(Debug, Subcommand)]
+pub enum NotifyCommand {
+    /// Send a test message through each channel, and tell what was seen
+    #[command(after_help = "Nothing is kept or tried again. A healthchecks service gets a line for its log,\n\
+        which changes no state. Exit code 1: a channel did not accept the message.\n\n\
+        Examples:\n  runner notify test\n  runner notify test ops")]
+    Test(NotifyTestArgs),
+}
+
+/// `runner notify test`
+#[derive(Debug, Args)]
+pub struct NotifyTestArgs {
+    /// Only the channel with this name [default: all of the config]
+    pub channel: Option<String>,
+}
+
 /// `runner config`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {

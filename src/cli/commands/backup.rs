@@ -143,7 +143,7 @@ pub(crate) fn alert_dispatcher(
     node_context: &NodeContext,
     settings: &NotifySettings,
 ) -> AlertDispatcher {
-    let words = Arc::new(AlertTextFormatter(context.settings.timezone.clone()));
+    let words = Arc::new(AlertTextFormatter { zone: context.settings.timezone.clone(), env: context.env.clone() });
     AlertDispatcher::new(settings, &node_context.state_dir, context.env.clone(), words)
 }
 

@@ -140,21 +140,7 @@ mod tests {
             ..AlertEvent::new(kind, "app".parse().unwrap(), "east".to_owned(), at(2))
         };
         let mut shown = String::new();
-        for kind in [
-            AlertKind::Failed,
-            AlertKind::Fenced,
-            AlertKind::Missed,
-            AlertKind::Duplicate,
-            AlertKind::Takeover,
-            AlertKind::Conflict,
-            AlertKind::Clone,
-            AlertKind::Drift,
-            AlertKind::ClockOff,
-            AlertKind::Anomaly,
-            AlertKind::PausedTooLong,
-            AlertKind::Incomplete,
-            AlertKind::Lost,
-        ] {
+        for kind in AlertKind::ALL {
             for phase in [AlertPhase::Begun, AlertPhase::Lasts, AlertPhase::Over] {
                 if phase == AlertPhase::Begun || kind.is_ongoing() {
                     shown += &text(&AlertNotification { phase, since: at(2), event: event(kind) }, &TimeZone::UTC);

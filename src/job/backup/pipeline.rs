@@ -13,6 +13,7 @@ use std::thread;
 use crossbeam_channel::bounded;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tracing::{Instrument as _, Span};
 
 use crate::config::DumpSettings;
 use crate::ids::{ChunkId, IndexId};
@@ -101,21 +102,26 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
     let (frame_out, frame_in) = bounded(FRAMES_WAITING);
     let (upload_out, upload_in) = mpsc::channel(1);
     let (turn_back, turns) = packer::upload_turns();
-    let uploader = input.handle.spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in, turn_back));
+    let uploader = input
+        .handle
+        .spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in, turn_back).in_current_span());
     let (ledger, handle) = (input.ledger, &input.handle);
+    // What the threads log has the fields of the run.
+    let fields = &Span::current();
     let results = thread::scope(|scope| {
-        let packer = scope.spawn(move || shared.noting(packer::build(shared, &frame_in, &turns, &upload_out)));
+        let packer = scope
+            .spawn(move || fields.in_scope(|| shared.noting(packer::build(shared, &frame_in, &turns, &upload_out))));
         let workers: Vec<_> = (0..WORKERS)
             .map(|_| {
                 let (worker, tasks) = (ReadWorker::new(shared, ledger, frame_out.clone()), task_in.clone());
-                scope.spawn(move || shared.noting(worker.run(&tasks)))
+                scope.spawn(move || fields.in_scope(|| shared.noting(worker.run(&tasks))))
             })
             .collect();
         drop(task_in);
         let storer = ChunkWriter::new(shared, ledger, frame_out.clone(), PackerInput::Meta);
         let again = ReadWorker::new(shared, ledger, frame_out.clone());
         let finisher = FinishStage::new(shared, storer, again, input.cache_writer);
-        let finisher = scope.spawn(move || shared.noting(finisher.run(&slot_in)));
+        let finisher = scope.spawn(move || fields.in_scope(|| shared.noting(finisher.run(&slot_in))));
         let worker = ReadWorker::new(shared, ledger, frame_out);
         let dumps = run_dumps(shared, worker, &input.dumps, &input.environment, input.allow_empty);
         let fed = shared.noting(dumps.and_then(|extra| {

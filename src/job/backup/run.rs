@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::{Instrument as _, error_span};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
@@ -80,16 +81,22 @@ impl RoleJournal<'_> {
         let session = self.take_over(candidacy).await?;
         let hooks = HookRunner::new(node_context, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());
-        hooks.on_takeover(term, deadline, &node_context.cancel).await;
-        let Some(around) = hooks.open(term, ask.slot).await? else {
-            return session.back_up_or_abandon(role, ask).await;
+        let run = async {
+            hooks.on_takeover(term, deadline, &node_context.cancel).await;
+            let Some(around) = hooks.open(term, ask.slot).await? else {
+                return session.back_up_or_abandon(role, ask).await;
+            };
+            let result = match around.run_before(deadline).await {
+                Ok(()) => session.back_up_or_abandon(role, ask).await,
+                Err(error) => Err(error),
+            };
+            around.run_after(&result).await;
+            result
         };
-        let result = match around.run_before(deadline).await {
-            Ok(()) => session.back_up_or_abandon(role, ask).await,
-            Err(error) => Err(error),
-        };
-        around.run_after(&result).await;
-        result
+        run.instrument(
+            error_span!("run", role = %role.name, term = term.0, slot = ask.slot.map(tracing::field::display)),
+        )
+        .await
     }
 }
 

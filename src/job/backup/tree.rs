@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
+use tracing::Span;
 
 use crate::config::{DumpSettings, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
@@ -92,7 +93,9 @@ pub(in crate::job) async fn gather(
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
     // The pipeline blocks, which a blocking thread may do and a worker of the runtime may not.
+    let fields = Span::current();
     tokio::task::spawn_blocking(move || {
+        let _fields = fields.entered();
         let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), known_chunks, {
             let handle = handle.clone();
             move || handle.block_on(index_loader.load())

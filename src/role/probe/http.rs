@@ -35,7 +35,7 @@ pub(super) struct HttpProbe<'a> {
 
 /// Sends the request and judges the answer.
 pub(super) async fn ask(question: HttpProbe<'_>, timeout: Duration) -> (ProbeAnswer, ProbeDetail) {
-    let asked = http::Question { url: question.url, body: None, ca_file: question.ca_file };
+    let asked = http::Question { url: question.url, body: None, headers: &[], ca_file: question.ca_file };
     let talk = http::ask(asked, |response| judge(question, response));
     match tokio::time::timeout(timeout, talk).await {
         Ok(Ok(said)) => said,
