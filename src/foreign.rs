@@ -10,6 +10,7 @@ pub mod bucket;
 mod calendar_word;
 mod chain;
 mod civil_time;
+mod column_stats;
 mod file_kind;
 pub mod format;
 mod judge;
@@ -23,6 +24,7 @@ mod rhythm;
 mod role_slots;
 mod series;
 mod size_history;
+mod time_part;
 mod twin;
 mod twin_names;
 

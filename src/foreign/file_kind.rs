@@ -169,6 +169,10 @@ pub(super) fn is_increment(path: &str) -> bool {
                 | "vib"
                 | "wal"
                 | "binlog"
+                | "oplog"
+                | "archivelog"
+                | "xlog"
+                | "redo"
                 | "log"
                 | "logs"
         )

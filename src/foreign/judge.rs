@@ -1,12 +1,13 @@
 //! Pure. The audit itself: from a listing to findings.
 
+mod roles;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ForeignAuditOptions;
 use super::chain::{ChainProblem, duplicity_times, find_chains};
 use super::civil_time::{DAY, civil, month_start};
-use super::file_kind::{FileKind, is_archive, is_increment};
-use super::key_plan::TimePrecision;
+use super::file_kind::{FileKind, file_kind, is_archive, is_increment};
 use super::listing::{BucketListing, VersionColumn};
 use super::report::{
     ByteRange, CALENDAR_SLOTS_MAX, FINDINGS_LISTED_MAX, FindingConfidence, ForeignAudit, ForeignFinding,
@@ -17,14 +18,18 @@ use super::rhythm::{SlotRhythm, find_rhythm};
 use super::role_slots::{RoleSlot, are_days, doubled_stretch, find_slots};
 use super::series::{BackupSeries, find_series};
 use super::size_history::{SizeFinding, empty, frozen, shrunk};
-use super::twin::{SlotPair, TwinVerdict, compare_series, sizes_move_together};
-use super::twin_names::{NameRelation, TwinCandidate, common_name, find_candidates, middle_size};
+use super::time_part::TimePrecision;
+use super::twin::{SlotPair, sizes_move_together};
+use super::twin_names::{TwinCandidate, common_name, middle_size};
 
 /// A dated directory with more files than this is judged as a whole.
 const SET_FILES_MAX: usize = 50;
 
 /// Overwritten keys that are a habit, not an accident.
 const OVERWRITTEN_MIN: usize = 3;
+
+/// How many objects without a series are looked at beside a missed slot.
+const UNJUDGED_LOOKED_AT: usize = 200;
 
 /// How many moves are named.
 const MOVES_NAMED_MAX: usize = 100;
@@ -43,9 +48,18 @@ pub(super) fn judge(listing: &BucketListing, options: &ForeignAuditOptions) -> F
         repositories.prefix_of(key).is_some() || duplicity_times(key).is_some()
     };
     let series = find_series(listing, options.pattern.as_ref(), &skipped);
-    let mut judge =
-        Judge { listing, options, series, roles: Vec::new(), audit: ForeignAudit::default(), judged: 0, end: 0 };
+    let mut judge = Judge {
+        listing,
+        options,
+        series,
+        roles: Vec::new(),
+        audit: ForeignAudit::default(),
+        judged: 0,
+        end: 0,
+        unjudged: Vec::new(),
+    };
     judge.add_totals();
+    judge.find_unjudged(&skipped);
     let judged = judge.select();
     judge.find_overwritten(&judged);
     judge.find_roles(&judged);
@@ -61,6 +75,9 @@ pub(super) fn judge(listing: &BucketListing, options: &ForeignAuditOptions) -> F
     judge.judge_roles();
     judge.finish()
 }
+
+/// Two series that store one content, how certain that is, and their common slots.
+type FoundTwins = (TwinCandidate, FindingConfidence, Vec<SlotPair>);
 
 /// The backups of one role, under one or several names.
 struct JudgedRole {
@@ -83,6 +100,8 @@ struct Judge<'l> {
     judged: u64,
     /// The newest time in the listing.
     end: i64,
+    /// Objects that belong to no series, by the time of writing.
+    unjudged: Vec<(i64, u32)>,
 }
 
 impl Judge<'_> {
@@ -101,6 +120,20 @@ impl Judge<'_> {
         }
     }
 
+    /// Objects that belong to no series and to no repository.
+    fn find_unjudged(&mut self, skipped: &dyn Fn(usize) -> bool) {
+        let mut is_judged = vec![false; self.listing.len()];
+        for entry in self.series.iter().flat_map(|series| &series.entries) {
+            is_judged[entry.object as usize] = true;
+        }
+        self.unjudged = (0..self.listing.len())
+            .filter(|index| !is_judged[*index] && !skipped(*index))
+            .filter(|index| file_kind(self.listing.key(*index)) == FileKind::Content)
+            .map(|index| (self.listing.object(index).modified, index as u32))
+            .collect();
+        self.unjudged.sort_unstable();
+    }
+
     /// Which series are judged: the contents of each set of files, and of large sets their sum.
     fn select(&mut self) -> Vec<usize> {
         let mut sets: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -114,6 +147,10 @@ impl Judge<'_> {
             let mut contents: Vec<usize> = of(FileKind::Content);
             if contents.is_empty() {
                 contents = of(FileKind::Metadata);
+            }
+            if contents.is_empty() && self.listing.versions == VersionColumn::Present {
+                // Of a key that is overwritten each time, the versions are the backups.
+                contents = of(FileKind::LatestCopy);
             }
             if contents.len() > SET_FILES_MAX {
                 contents = vec![self.sum_up(&set, &contents)];
@@ -213,258 +250,6 @@ impl Judge<'_> {
         }
     }
 
-    /// Puts series together that are one role: stored twice, or continued under another name.
-    fn find_roles(&mut self, judged: &[usize]) {
-        let candidates = find_candidates(&self.series, judged);
-        let mut union = UnionFind::new(self.series.len());
-        let mut labels: HashMap<usize, (String, Option<usize>)> = HashMap::new();
-        let mut stereo: Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)> = Vec::new();
-        let mut apart: Vec<(TwinCandidate, usize)> = Vec::new();
-        for candidate in candidates {
-            let (a, b) = (&self.series[candidate.first], &self.series[candidate.second]);
-            let relation = candidate.relation(&self.series);
-            let rivals = if candidate.names == 2 { candidate.rivals.max(1000) } else { candidate.rivals };
-            match compare_series(a, b, rivals) {
-                TwinVerdict::Stereo { confidence, pairs } => {
-                    let confidence = match (relation, candidate.names) {
-                        (NameRelation::OneWriter, _) | (_, 0) => continue,
-                        (NameRelation::Undecided, _) => FindingConfidence::Ask,
-                        (NameRelation::Writers, 2) if confidence < FindingConfidence::Sure => continue,
-                        (NameRelation::Writers, 2) => FindingConfidence::Likely,
-                        (NameRelation::Writers, _) => confidence,
-                    };
-                    stereo.push((candidate, confidence, pairs));
-                }
-                TwinVerdict::Apart { common } if relation != NameRelation::Undecided && candidate.names < 2 => {
-                    let is_continued = candidate.names == 0 || relation == NameRelation::Writers;
-                    if is_continued {
-                        apart.push((candidate, common));
-                    }
-                }
-                _ => {}
-            }
-        }
-        for (candidate, confidence, _) in &stereo {
-            if *confidence > FindingConfidence::Ask {
-                union.join(candidate.first, candidate.second);
-            }
-            self.note_labels(candidate, &mut labels);
-        }
-        self.join_continued(&apart, &mut union, &mut labels);
-        self.join_renamed(judged, &mut union);
-        self.add_stereo_findings(stereo, &mut union);
-        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for index in judged {
-            groups.entry(union.root(*index)).or_default().push(*index);
-        }
-        for members in groups.into_values() {
-            self.add_role(members, &labels);
-        }
-    }
-
-    fn note_labels(&self, candidate: &TwinCandidate, labels: &mut HashMap<usize, (String, Option<usize>)>) {
-        let (first, second) = candidate.labels(&self.series);
-        labels.entry(candidate.first).or_insert((first, candidate.at.map(|at| at.0)));
-        labels.entry(candidate.second).or_insert((second, candidate.at.map(|at| at.1)));
-    }
-
-    /// Joins series of which one begins where the other ends, or that take turns.
-    fn join_continued(
-        &mut self,
-        apart: &[(TwinCandidate, usize)],
-        union: &mut UnionFind,
-        labels: &mut HashMap<usize, (String, Option<usize>)>,
-    ) {
-        let mut joined: Vec<(f64, usize, TwinCandidate, i64)> = Vec::new();
-        for (candidate, _) in apart {
-            if let Some((distance, at)) = self.continuation(candidate) {
-                let from = if self.series[candidate.first].entries[0].at <= self.series[candidate.second].entries[0].at
-                {
-                    candidate.first
-                } else {
-                    candidate.second
-                };
-                joined.push((distance, from, *candidate, at));
-            }
-        }
-        joined.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut continued = BTreeSet::new();
-        for (_, from, candidate, at) in joined {
-            let to = if from == candidate.first { candidate.second } else { candidate.first };
-            if !continued.insert((from, 0)) | !continued.insert((to, 1)) {
-                continue;
-            }
-            union.join(from, to);
-            self.note_labels(&candidate, labels);
-            let (first, second) = candidate.labels(&self.series);
-            let (old, new) = if from == candidate.first { (first, second) } else { (second, first) };
-            self.audit.notes.push(ForeignNote::Moved {
-                series: common_name(
-                    &self.series[from],
-                    if from == candidate.first { candidate.at.map(|at| at.0) } else { candidate.at.map(|at| at.1) },
-                ),
-                from: old,
-                to: new,
-                on: civil(at).date(),
-            });
-        }
-    }
-
-    /// Joins series of one directory of which one begins in the slot after the other's last one, with the same size: the
-    /// program was given another name, or another extension.
-    fn join_renamed(&mut self, judged: &[usize], union: &mut UnionFind) {
-        let mut by_directory: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for index in judged.iter().filter(|index| self.series[**index].entries.len() >= 3) {
-            let name = &self.series[*index].name;
-            let plain = name.split('{').next().unwrap_or_default();
-            let directory = plain.rfind('/').map_or("", |slash| &plain[..slash]);
-            by_directory.entry(directory.to_owned()).or_default().push(*index);
-            // A directory of another name beside it, with the same in it.
-            if let Some((parent, own)) = directory.rsplit_once('/') {
-                by_directory
-                    .entry(format!("{parent}/\u{1}{}", &name[parent.len() + 1 + own.len()..]))
-                    .or_default()
-                    .push(*index);
-            }
-        }
-        for members in by_directory.into_values().filter(|members| (2..=64).contains(&members.len())) {
-            for old in &members {
-                for new in members.iter().filter(|new| *new != old) {
-                    if union.root(*old) != union.root(*new) && self.is_renamed(*old, *new) {
-                        union.join(*old, *new);
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_renamed(&self, old: usize, new: usize) -> bool {
-        let (old, new) = (&self.series[old], &self.series[new]);
-        let times: Vec<i64> = old.entries.iter().map(|entry| entry.at).collect();
-        let Some(interval) = super::rhythm::usual_gap(&times) else { return false };
-        let (Some(end), Some(begin)) = (old.entries.last(), new.entries.first()) else { return false };
-        let difference = ((middle_size(old).max(1) as f64).ln() - (middle_size(new).max(1) as f64).ln()).abs();
-        let step = begin.at - end.at;
-        let tolerance = if old.set_name().split('/').count() == new.set_name().split('/').count() { 0.2 } else { 0.05 };
-        step * 2 > interval && step * 2 < interval * 5 && difference <= tolerance
-    }
-
-    /// How different the sizes are where one series goes on for the other, and when the second one began; `None` if it does
-    /// not.
-    fn continuation(&self, candidate: &TwinCandidate) -> Option<(f64, i64)> {
-        let (mut a, mut b) = (&self.series[candidate.first], &self.series[candidate.second]);
-        if a.entries.first()?.at > b.entries.first()?.at {
-            (a, b) = (b, a);
-        }
-        let times = |series: &BackupSeries| series.entries.iter().map(|entry| entry.at).collect::<Vec<i64>>();
-        let (old, new) = (times(a), times(b));
-        let interval = super::rhythm::usual_gap(&old).or_else(|| super::rhythm::usual_gap(&new))?;
-        let (end, begin) = (*old.last()?, *new.first()?);
-        let difference = ((middle_size(a).max(1) as f64).ln() - (middle_size(b).max(1) as f64).ln()).abs();
-        let few = candidate.rivals <= 28;
-        let tolerance = match candidate.rivals {
-            0..=1 => 0.7,
-            2..=28 => 0.2,
-            _ => 0.03,
-        };
-        let follows = begin + 2 * interval > end && begin - end <= 15 * interval.max(DAY);
-        let takes_turns = few && begin < end && old.len().min(new.len()) >= 2 && difference <= 0.15;
-        if takes_turns && begin + 2 * interval <= end {
-            let mut all: Vec<i64> = old.iter().chain(&new).copied().collect();
-            all.sort_unstable();
-            all.dedup();
-            let together = find_rhythm(&all, are_days(&[a, b]), a.precision.is_none())?;
-            let alone = find_rhythm(&old, are_days(&[a]), false).map_or(usize::MAX, |rhythm| rhythm.missed.len());
-            return (together.missed.len() < alone).then_some((difference, begin));
-        }
-        (follows && difference <= tolerance && old.len() >= 2 && new.len() >= 2).then_some((difference, begin))
-    }
-
-    /// One finding for each group of series that store one content; groups with the same names are one.
-    fn add_stereo_findings(
-        &mut self,
-        stereo: Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)>,
-        union: &mut UnionFind,
-    ) {
-        let mut groups: BTreeMap<(usize, bool), Vec<(TwinCandidate, FindingConfidence, Vec<SlotPair>)>> =
-            BTreeMap::new();
-        for found in stereo {
-            let asks = found.1 == FindingConfidence::Ask;
-            let key = if asks {
-                (found.0.first * 1_000_003 + found.0.second, true)
-            } else {
-                (union.root(found.0.first), false)
-            };
-            groups.entry(key).or_default().push(found);
-        }
-        let mut merged: BTreeMap<(Vec<String>, String), ForeignFinding> = BTreeMap::new();
-        for group in groups.into_values() {
-            let mut hosts = BTreeSet::new();
-            let mut pairs: BTreeMap<i64, SlotPair> = BTreeMap::new();
-            let mut confidence = FindingConfidence::Ask;
-            let (mut total_min, mut total_max, mut guess) = (0_u64, 0_u64, 0_u64);
-            let single = group.len() == 1;
-            for (candidate, certain, found) in &group {
-                let (first, second) = candidate.labels(&self.series);
-                hosts.insert(first);
-                hosts.insert(second);
-                confidence = confidence.max(*certain);
-                let swap = self.series[candidate.first].entries[0].at > self.series[candidate.second].entries[0].at;
-                for pair in found {
-                    let pair = if swap { SlotPair { first: pair.second, second: pair.first } } else { *pair };
-                    pairs.entry(pair.first.at.min(pair.second.at)).or_insert(pair);
-                    total_min = total_min.saturating_add(pair.first.size.min(pair.second.size));
-                    total_max = total_max.saturating_add(pair.first.size.max(pair.second.size));
-                    guess = guess.saturating_add(pair.second.size);
-                }
-            }
-            let (candidate, ..) = &group[0];
-            let pairs: Vec<SlotPair> = pairs.into_values().collect();
-            let mut finding =
-                self.stereo_finding(ForeignFindingKind::Stereo, confidence, StereoEvidence::TwinSeries, &pairs);
-            if !single {
-                // Of three writers two are too many: each pair counts, less what is counted twice.
-                let writers = hosts.len().max(2) as u64;
-                let count = group.len() as u64;
-                let share = |bytes: u64| (u128::from(bytes) * u128::from(writers - 1) / u128::from(count)) as u64;
-                finding.surplus = Some(ByteRange { min: share(total_min), max: share(total_max) });
-                finding.surplus_guess = Some(share(guess));
-            }
-            finding.series = common_name(&self.series[candidate.first], candidate.at.map(|at| at.0));
-            finding.hosts = hosts.into_iter().collect();
-            let last_pair = pairs.iter().map(|pair| pair.first.at).max().unwrap_or(0);
-            let last = [candidate.first, candidate.second]
-                .iter()
-                .filter_map(|index| self.series[*index].entries.last())
-                .map(|entry| entry.at)
-                .max()
-                .unwrap_or(0);
-            if last - last_pair > 3 * DAY {
-                finding.until = Some(civil(last_pair).date());
-            }
-            let set =
-                finding.series.rfind("{date}").map_or(finding.series.clone(), |at| finding.series[..at].to_owned());
-            match merged.entry((finding.hosts.clone(), set)) {
-                std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(finding);
-                }
-                std::collections::btree_map::Entry::Occupied(mut place) => {
-                    let known = place.get_mut();
-                    let add = |a: Option<ByteRange>, b: Option<ByteRange>| {
-                        Some(ByteRange { min: a?.min + b?.min, max: a?.max + b?.max })
-                    };
-                    known.surplus = add(known.surplus, finding.surplus);
-                    known.surplus_month = add(known.surplus_month, finding.surplus_month);
-                    known.surplus_guess = known.surplus_guess.zip(finding.surplus_guess).map(|(a, b)| a + b);
-                    known.since = known.since.min(finding.since);
-                    known.slots = known.slots.max(finding.slots);
-                    known.confidence = known.confidence.max(finding.confidence);
-                }
-            }
-        }
-        self.audit.findings.extend(merged.into_values());
-    }
-
     fn add_role(&mut self, members: Vec<usize>, labels: &HashMap<usize, (String, Option<usize>)>) {
         let all: Vec<&BackupSeries> = members.iter().map(|index| &self.series[*index]).collect();
         let slots = find_slots(&all);
@@ -532,7 +317,7 @@ impl Judge<'_> {
                 missed.entry((role.set.clone(), days)).or_default().push(finding);
             }
             let others_go_on = going_on > usize::from(self.goes_on(role)) || self.options.listed_at.is_some();
-            if others_go_on && let Some((days, finding)) = self.judge_stopped(role) {
+            if others_go_on && let Some((days, finding)) = self.judge_stopped(role, &roles) {
                 missed.entry((format!("{}\u{1}stopped", role.set), vec![days])).or_default().push(finding);
             }
         }
@@ -655,12 +440,17 @@ impl Judge<'_> {
 
     fn judge_missed(&self, role: &JudgedRole, roles: &[JudgedRole]) -> Option<(Vec<i64>, ForeignFinding)> {
         let rhythm = role.rhythm.as_ref()?;
-        if rhythm.missed.is_empty() || self.is_optional(role, roles) {
+        if rhythm.missed.is_empty() || is_optional(role, roles) {
             return None;
         }
         let names_months = role.series.iter().any(|index| self.series[*index].precision == Some(TimePrecision::Month));
         let shown = |at: i64| if names_months { month_start(at) } else { rhythm.shown(at) };
-        let days: Vec<i64> = rhythm.missed.iter().map(|at| shown(*at)).collect();
+        let missed: Vec<i64> =
+            rhythm.missed.iter().copied().filter(|at| !self.has_unjudged_near(role, *at, rhythm.interval)).collect();
+        if missed.is_empty() {
+            return None;
+        }
+        let days: Vec<i64> = missed.iter().map(|at| shown(*at)).collect();
         let had = role.slots.iter().filter(|slot| slot.at >= rhythm.judged_from).count();
         let share = days.len() as f64 / (days.len() + had) as f64;
         let confidence = if rhythm.is_short || rhythm.may_be_holidays() {
@@ -680,19 +470,19 @@ impl Judge<'_> {
         Some((days, finding))
     }
 
-    /// Whether a file of a set is written only now and then: the others of its set are there far more often.
-    fn is_optional(&self, role: &JudgedRole, roles: &[JudgedRole]) -> bool {
-        let Some(first) = role.slots.first().map(|slot| slot.at) else { return true };
-        let most = roles
+    /// Whether an object that belongs to no series was written in a slot of this role, beside its keys: its name has another
+    /// form, or a wrong date.
+    fn has_unjudged_near(&self, role: &JudgedRole, at: i64, interval: i64) -> bool {
+        let plain = role.name.split('{').next().unwrap_or_default();
+        let from = self.unjudged.partition_point(|(modified, _)| *modified < at - interval / 2);
+        self.unjudged[from..]
             .iter()
-            .filter(|other| other.set == role.set)
-            .map(|other| other.slots.iter().filter(|slot| slot.at >= first).count())
-            .max()
-            .unwrap_or(0);
-        role.slots.len() * 5 < most * 4
+            .take_while(|(modified, _)| *modified <= at + interval / 2)
+            .take(UNJUDGED_LOOKED_AT)
+            .any(|(_, index)| self.listing.key(*index as usize).starts_with(plain))
     }
 
-    fn judge_stopped(&self, role: &JudgedRole) -> Option<(i64, ForeignFinding)> {
+    fn judge_stopped(&self, role: &JudgedRole, roles: &[JudgedRole]) -> Option<(i64, ForeignFinding)> {
         let rhythm = role.rhythm.as_ref()?;
         let last = role.slots.last()?;
         let due = rhythm.due_after(last.at, self.end, 10_000);
@@ -700,7 +490,7 @@ impl Judge<'_> {
         if due.len() < enough {
             return None;
         }
-        let confidence = if self.end - last.at > GIVEN_UP.max(4 * rhythm.interval) {
+        let confidence = if self.end - last.at > GIVEN_UP.max(4 * rhythm.interval) || has_successor(role, roles) {
             FindingConfidence::Ask
         } else if due.len() >= 3 && !rhythm.is_short {
             FindingConfidence::Sure
@@ -781,6 +571,33 @@ impl Judge<'_> {
     }
 }
 
+/// Whether another role begins where this one ends, with the same size or in the same directory: it may go on there.
+fn has_successor(role: &JudgedRole, roles: &[JudgedRole]) -> bool {
+    let (Some(last), Some(rhythm)) = (role.slots.last(), &role.rhythm) else { return false };
+    let directory = |role: &JudgedRole| {
+        role.name.split('{').next().and_then(|plain| plain.rsplit_once('/')).map(|(path, _)| path.to_owned())
+    };
+    let size = |slot: &RoleSlot| slot.entries.first().map_or(0, |entry| entry.size);
+    roles.iter().any(|other| {
+        let Some(first) = other.slots.first() else { return false };
+        let begins = first.at > last.at && first.at - last.at <= rhythm.interval * 5 / 2;
+        let is_alike = size(first).abs_diff(size(last)) * 5 <= size(last);
+        begins && other.name != role.name && (is_alike || directory(other) == directory(role))
+    })
+}
+
+/// Whether a file of a set is written only now and then: the others of its set are there far more often.
+fn is_optional(role: &JudgedRole, roles: &[JudgedRole]) -> bool {
+    let Some(first) = role.slots.first().map(|slot| slot.at) else { return true };
+    let most = roles
+        .iter()
+        .filter(|other| other.set == role.set)
+        .map(|other| other.slots.iter().filter(|slot| slot.at >= first).count())
+        .max()
+        .unwrap_or(0);
+    role.slots.len() * 5 < most * 4
+}
+
 /// A finding with nothing but its kind.
 fn blank_finding(
     kind: ForeignFindingKind,
@@ -803,30 +620,5 @@ fn blank_finding(
         surplus_guess: None,
         sizes: None,
         example: String::new(),
-    }
-}
-
-/// Sets of series that are one role.
-struct UnionFind {
-    parents: Vec<usize>,
-}
-
-impl UnionFind {
-    fn new(count: usize) -> Self {
-        Self { parents: (0..count).collect() }
-    }
-
-    fn root(&mut self, index: usize) -> usize {
-        let mut at = index;
-        while self.parents[at] != at {
-            self.parents[at] = self.parents[self.parents[at]];
-            at = self.parents[at];
-        }
-        at
-    }
-
-    fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.parents[a.max(b)] = a.min(b);
     }
 }

@@ -7,70 +7,10 @@ use std::collections::HashSet;
 use std::hash::BuildHasher;
 
 use super::calendar_word;
-use super::civil_time::{DAY, civil, day_number, seconds_of_date, week_start, weekday_of};
+use super::civil_time::{DAY, civil, day_number, weekday_of};
+use super::column_stats::{ColumnStats, DISTINCT_MAX, valid_ymd};
 use super::key_token::{KeyToken, TokenKind};
-
-/// What a token contributes to the key's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimePart {
-    Year4,
-    Year2,
-    Month,
-    MonthWord,
-    Day,
-    MonthDay4,
-    Week,
-    Hour,
-    Minute,
-    Second,
-    HourMinute4,
-    Time6,
-    Ymd8,
-    Dmy8,
-    Mdy8,
-    Ymd6,
-    Dmy6,
-    Mdy6,
-    Ym6,
-    YmdHour10,
-    YmdMinute12,
-    YmdSecond14,
-    YmdMillis17,
-    EpochSeconds,
-    EpochMillis,
-    EpochMicros,
-    EpochNanos,
-    EpochMinutes,
-    /// Belongs to a time, and adds nothing: a weekday's name, a zone, fractions of a second.
-    Nothing,
-}
-
-/// How exact a time is that a key names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum TimePrecision {
-    Year,
-    Month,
-    Week,
-    Day,
-    Hour,
-    Minute,
-    Second,
-}
-
-/// What a token is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenRole {
-    /// It belongs to the series' name.
-    Name,
-    /// Part of the time number `u8`.
-    Time(TimePart, u8),
-    /// It differs from backup to backup and means nothing: a counter, a container's ID.
-    Nonce,
-    /// A version.
-    Version,
-    /// The number of a part of one backup.
-    Part,
-}
+use super::time_part::{TimePart, TimeParts, TimePrecision, TokenRole, key_time};
 
 /// The plan of a shape.
 #[derive(Debug, Clone)]
@@ -89,263 +29,6 @@ pub(super) struct ShapeMember<'k> {
 
 /// How many members are compared with their times of writing.
 const SAMPLE: usize = 256;
-
-/// How many values of a number are told apart.
-const DISTINCT_MAX: usize = 65_536;
-
-/// Values of one token over all members.
-#[derive(Debug, Default)]
-struct ColumnStats {
-    len_min: usize,
-    len_max: usize,
-    min: u64,
-    max: u64,
-    distinct: HashSet<u64>,
-    months: bool,
-    days: bool,
-    hours: bool,
-    sixties: bool,
-    years: bool,
-    ymd8: bool,
-    dmy8: bool,
-    mdy8: bool,
-    ymd6: bool,
-    dmy6: bool,
-    mdy6: bool,
-    ym6: bool,
-    time6: bool,
-    time4: bool,
-    month_day4: bool,
-    ymd10: bool,
-    ymd12: bool,
-    ymd14: bool,
-    weekdays: bool,
-    month_words: bool,
-}
-
-fn valid_ymd(value: u64) -> bool {
-    let value = value as i64;
-    seconds_of_date(value / 10_000, value / 100 % 100, value % 100).is_some()
-}
-
-fn valid_ymd_order(year: u64, month: u64, day: u64) -> bool {
-    seconds_of_date(year as i64, month as i64, day as i64).is_some()
-}
-
-fn valid_time6(value: u64) -> bool {
-    value / 10_000 < 24 && value / 100 % 100 < 60 && value % 100 <= 60
-}
-
-fn valid_time4(value: u64) -> bool {
-    value / 100 < 24 && value % 100 < 60
-}
-
-impl ColumnStats {
-    fn new() -> Self {
-        Self {
-            len_min: usize::MAX,
-            min: u64::MAX,
-            months: true,
-            days: true,
-            hours: true,
-            sixties: true,
-            years: true,
-            ymd8: true,
-            dmy8: true,
-            mdy8: true,
-            ymd6: true,
-            dmy6: true,
-            mdy6: true,
-            ym6: true,
-            time6: true,
-            time4: true,
-            month_day4: true,
-            ymd10: true,
-            ymd12: true,
-            ymd14: true,
-            weekdays: true,
-            month_words: true,
-            ..Self::default()
-        }
-    }
-
-    fn add_number(&mut self, text: &str) {
-        let len = text.len();
-        let value = text.parse().unwrap_or(u64::MAX);
-        self.add_value(len, value);
-        let short = len <= 2;
-        self.months &= short && (1..=12).contains(&value);
-        self.days &= short && (1..=31).contains(&value);
-        self.hours &= short && value < 24;
-        self.sixties &= short && value <= 60;
-        self.years &= len == 4 && (1990..=2099).contains(&value);
-        self.time4 &= len == 4 && valid_time4(value);
-        self.month_day4 &= len == 4 && valid_ymd_order(2024, value / 100, value % 100);
-        let six = len == 6;
-        self.ymd6 &= six && valid_ymd_order(2000 + value / 10_000, value / 100 % 100, value % 100);
-        self.dmy6 &= six && valid_ymd_order(2000 + value % 100, value / 100 % 100, value / 10_000);
-        self.mdy6 &= six && valid_ymd_order(2000 + value % 100, value / 10_000, value / 100 % 100);
-        self.ym6 &= six && valid_ymd_order(value / 100, value % 100, 1);
-        self.time6 &= six && valid_time6(value);
-        let eight = len == 8;
-        self.ymd8 &= eight && valid_ymd(value);
-        self.dmy8 &= eight && valid_ymd_order(value % 10_000, value / 10_000 % 100, value / 1_000_000);
-        self.mdy8 &= eight && valid_ymd_order(value % 10_000, value / 1_000_000, value / 10_000 % 100);
-        self.ymd10 &= len == 10 && valid_ymd(value / 100) && value % 100 < 24;
-        self.ymd12 &= len == 12 && valid_ymd(value / 10_000) && valid_time4(value % 10_000);
-        self.ymd14 &= len == 14 && valid_ymd(value / 1_000_000) && valid_time6(value % 1_000_000);
-    }
-
-    fn add_text(&mut self, text: &str, hasher: &impl BuildHasher) {
-        self.weekdays &= calendar_word::weekday(text).is_some();
-        self.month_words &= calendar_word::month(text).is_some();
-        self.add_value(text.len(), hasher.hash_one(text.to_ascii_lowercase()));
-    }
-
-    fn add_value(&mut self, len: usize, value: u64) {
-        self.len_min = self.len_min.min(len);
-        self.len_max = self.len_max.max(len);
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        if self.distinct.len() < DISTINCT_MAX {
-            self.distinct.insert(value);
-        }
-    }
-
-    fn is_constant(&self) -> bool {
-        self.distinct.len() <= 1
-    }
-
-    fn is_len(&self, len: usize) -> bool {
-        self.len_min == len && self.len_max == len
-    }
-
-    fn within(&self, min: u64, max: u64) -> bool {
-        self.min >= min && self.max <= max
-    }
-}
-
-/// The time of one key, as its plan reads it.
-pub(super) fn key_time(key: &str, tokens: &[KeyToken], roles: &[TokenRole], group: u8) -> Option<(i64, TimePrecision)> {
-    let mut parts = TimeParts::default();
-    for (token, role) in tokens.iter().zip(roles) {
-        if let TokenRole::Time(part, of) = role
-            && *of == group
-        {
-            parts.add(*part, token.text(key))?;
-        }
-    }
-    parts.finish()
-}
-
-/// What the parts of a time have named so far.
-#[derive(Debug, Default)]
-struct TimeParts {
-    year: Option<i64>,
-    month: Option<i64>,
-    day: Option<i64>,
-    week: Option<i64>,
-    hour: Option<i64>,
-    minute: Option<i64>,
-    second: Option<i64>,
-    epoch: Option<i64>,
-    epoch_precision: Option<TimePrecision>,
-}
-
-impl TimeParts {
-    fn add(&mut self, part: TimePart, text: &str) -> Option<()> {
-        if part == TimePart::Nothing {
-            return Some(());
-        }
-        if part == TimePart::MonthWord {
-            self.month = Some(i64::from(calendar_word::month(text)?));
-            return Some(());
-        }
-        let value: i64 = text.parse().ok()?;
-        match part {
-            TimePart::Year4 => self.year = Some(value),
-            TimePart::Year2 => self.year = Some(2000 + value),
-            TimePart::Month => self.month = Some(value),
-            TimePart::Day => self.day = Some(value),
-            TimePart::Week => self.week = Some(value),
-            TimePart::Hour => self.hour = Some(value),
-            TimePart::Minute => self.minute = Some(value),
-            TimePart::Second => self.second = Some(value),
-            TimePart::MonthDay4 => self.set_date(None, value / 100, value % 100),
-            TimePart::HourMinute4 => self.set_time4(value),
-            TimePart::Time6 => self.set_time6(value),
-            TimePart::Ymd8 => self.set_date(Some(value / 10_000), value / 100 % 100, value % 100),
-            TimePart::Dmy8 => self.set_date(Some(value % 10_000), value / 10_000 % 100, value / 1_000_000),
-            TimePart::Mdy8 => self.set_date(Some(value % 10_000), value / 1_000_000, value / 10_000 % 100),
-            TimePart::Ymd6 => self.set_date(Some(2000 + value / 10_000), value / 100 % 100, value % 100),
-            TimePart::Dmy6 => self.set_date(Some(2000 + value % 100), value / 100 % 100, value / 10_000),
-            TimePart::Mdy6 => self.set_date(Some(2000 + value % 100), value / 10_000, value / 100 % 100),
-            TimePart::Ym6 => (self.year, self.month) = (Some(value / 100), Some(value % 100)),
-            TimePart::YmdHour10 => {
-                self.set_date(Some(value / 1_000_000), value / 10_000 % 100, value / 100 % 100);
-                self.hour = Some(value % 100);
-            }
-            TimePart::YmdMinute12 => {
-                self.set_date(Some(value / 100_000_000), value / 1_000_000 % 100, value / 10_000 % 100);
-                self.set_time4(value % 10_000);
-            }
-            TimePart::YmdSecond14 => self.set_date_time14(value),
-            TimePart::YmdMillis17 => self.set_date_time14(value / 1_000),
-            TimePart::EpochSeconds => self.set_epoch(value, TimePrecision::Second),
-            TimePart::EpochMillis => self.set_epoch(value / 1_000, TimePrecision::Second),
-            TimePart::EpochMicros => self.set_epoch(value / 1_000_000, TimePrecision::Second),
-            TimePart::EpochNanos => self.set_epoch(value / 1_000_000_000, TimePrecision::Second),
-            TimePart::EpochMinutes => self.set_epoch(value * 60, TimePrecision::Minute),
-            TimePart::Nothing | TimePart::MonthWord => {}
-        }
-        Some(())
-    }
-
-    fn set_date(&mut self, year: Option<i64>, month: i64, day: i64) {
-        self.year = year.or(self.year);
-        (self.month, self.day) = (Some(month), Some(day));
-    }
-
-    fn set_time4(&mut self, value: i64) {
-        (self.hour, self.minute) = (Some(value / 100), Some(value % 100));
-    }
-
-    fn set_time6(&mut self, value: i64) {
-        self.set_time4(value / 100);
-        self.second = Some(value % 100);
-    }
-
-    fn set_date_time14(&mut self, value: i64) {
-        let date = value / 1_000_000;
-        self.set_date(Some(date / 10_000), date / 100 % 100, date % 100);
-        self.set_time6(value % 1_000_000);
-    }
-
-    fn set_epoch(&mut self, seconds: i64, precision: TimePrecision) {
-        (self.epoch, self.epoch_precision) = (Some(seconds), Some(precision));
-    }
-
-    fn finish(&self) -> Option<(i64, TimePrecision)> {
-        if let (Some(epoch), Some(precision)) = (self.epoch, self.epoch_precision) {
-            return Some((epoch, precision));
-        }
-        let year = self.year?;
-        if let Some(week) = self.week {
-            return Some((week_start(year, week)?, TimePrecision::Week));
-        }
-        let Some(month) = self.month else { return Some((seconds_of_date(year, 1, 1)?, TimePrecision::Year)) };
-        let Some(day) = self.day else { return Some((seconds_of_date(year, month, 1)?, TimePrecision::Month)) };
-        let date = seconds_of_date(year, month, day)?;
-        let Some(hour) = self.hour else { return Some((date, TimePrecision::Day)) };
-        let (minute, second) = (self.minute.unwrap_or(0), self.second.unwrap_or(0));
-        let precision = match (self.minute, self.second) {
-            (_, Some(_)) => TimePrecision::Second,
-            (Some(_), None) => TimePrecision::Minute,
-            (None, None) => TimePrecision::Hour,
-        };
-        Some((date + hour * 3_600 + minute * 60 + second, precision))
-    }
-}
 
 /// Makes the plan of one shape.
 pub(super) fn plan_shape(members: &[ShapeMember<'_>], hasher: &impl BuildHasher) -> KeyPlan {
@@ -462,7 +145,7 @@ impl Planner<'_, '_> {
 
     /// The share of the sample whose time, so read, is near the time of writing.
     fn agreement(&self, reading: &[(usize, TimePart)]) -> f64 {
-        let near = self.sample.iter().filter(|key| self.is_near(key, reading)).count();
+        let near = self.sample.iter().filter(|key| Self::is_near(key, reading)).count();
         near as f64 / self.sample.len() as f64
     }
 
@@ -474,7 +157,7 @@ impl Planner<'_, '_> {
         parts.finish()
     }
 
-    fn is_near(&self, key: &SampledKey<'_>, reading: &[(usize, TimePart)]) -> bool {
+    fn is_near(key: &SampledKey<'_>, reading: &[(usize, TimePart)]) -> bool {
         Self::read(key, reading).is_some_and(|(time, precision)| {
             let length = match precision {
                 TimePrecision::Year => 366 * DAY,
@@ -710,26 +393,27 @@ impl Planner<'_, '_> {
                 return Some((one(TimePart::Ym6), false, false));
             }
         } else if column.is_len(2) {
-            let second = self.after(index, "")?;
-            let third = self.after(second, "")?;
-            let (b, c) = (self.number(second)?, self.number(third)?);
-            if !b.is_len(2) || !c.is_len(2) || self.text(index + 1) != self.text(second + 1) {
+            let middle_at = self.after(index, "")?;
+            let last_at = self.after(middle_at, "")?;
+            let (middle, last) = (self.number(middle_at)?, self.number(last_at)?);
+            if !middle.is_len(2) || !last.is_len(2) || self.text(index + 1) != self.text(middle_at + 1) {
                 return None;
             }
-            let (y, m, d) = (TimePart::Year2, TimePart::Month, TimePart::Day);
-            if b.months && c.days {
-                readings.push(vec![(index, y), (second, m), (third, d)]);
+            let three = |parts: [TimePart; 3]| vec![(index, parts[0]), (middle_at, parts[1]), (last_at, parts[2])];
+            if middle.months && last.days {
+                readings.push(three([TimePart::Year2, TimePart::Month, TimePart::Day]));
             }
-            if column.days && b.months {
-                readings.push(vec![(index, d), (second, m), (third, y)]);
+            if column.days && middle.months {
+                readings.push(three([TimePart::Day, TimePart::Month, TimePart::Year2]));
             }
-            if column.months && b.days {
-                readings.push(vec![(index, m), (second, d), (third, y)]);
+            if column.months && middle.days {
+                readings.push(three([TimePart::Month, TimePart::Day, TimePart::Year2]));
             }
         }
         let best = self.best(readings)?;
         let agrees = self.agreement(&best) >= 0.6;
-        let plausible = !self.trusts_modified && self.count >= 3 && self.spread(&best) < 20 * 366 * DAY;
+        let is_refuted = self.trusts_modified && self.agreement(&best) < 0.15;
+        let plausible = !is_refuted && self.count >= 3 && self.spread(&best) < 20 * 366 * DAY;
         (agrees || plausible).then_some((best, true, false))
     }
 
@@ -834,15 +518,7 @@ impl Planner<'_, '_> {
     /// Parts of a date that stand apart: `2026/10/shop-01.sql`, `2026/shop-10-01.sql`, `2026-10-01/shop-0100.sql`.
     fn complete_dates(&mut self) {
         for group in 0..self.groups {
-            let reading: Reading = self
-                .roles
-                .iter()
-                .enumerate()
-                .filter_map(|(index, role)| match role {
-                    TokenRole::Time(part, of) if *of == group => Some((index, *part)),
-                    _ => None,
-                })
-                .collect();
+            let reading = self.reading_of(group);
             let Some(last) = reading.iter().map(|(index, _)| *index).max() else { continue };
             let Some((_, precision)) = Self::read(&self.sample[0], &reading) else { continue };
             match precision {
@@ -857,8 +533,11 @@ impl Planner<'_, '_> {
         for index in last + 1..self.len() {
             let Some(column) = self.number(index) else { continue };
             let mut longer = reading.clone();
+            let is_named = index >= 2
+                && self.text(index - 1) == "="
+                && matches!(self.text(index - 2), "month" | "mon" | "m" | "day" | "d");
             if precision == TimePrecision::Month {
-                if !column.days || (self.count >= 3 && column.distinct.len() < 3) {
+                if !column.days || (self.count >= 3 && column.distinct.len() < 3 && !is_named) {
                     continue;
                 }
                 longer.push((index, TimePart::Day));
@@ -868,7 +547,7 @@ impl Planner<'_, '_> {
                 longer.extend([(index, TimePart::Month), (day, TimePart::Day)]);
             } else if column.month_day4 && !column.is_constant() {
                 longer.push((index, TimePart::MonthDay4));
-            } else if column.months && !column.is_constant() {
+            } else if column.months && (!column.is_constant() || is_named) {
                 longer.push((index, TimePart::Month));
             } else {
                 continue;
@@ -1080,17 +759,37 @@ impl Planner<'_, '_> {
     /// The time that counts: one that varies, the most exact one, the last of several such.
     fn main_group(&self) -> Option<u8> {
         let named = (0..self.groups).filter_map(|group| Some((group, self.precision(group)?)));
-        named
-            .max_by_key(|(group, precision)| (!self.is_constant(*group) || self.count < 3, *precision, *group))
-            .map(|(group, _)| group)
+        let rank = |(group, precision): &(u8, TimePrecision)| {
+            let varies = !self.is_constant(*group) || self.count < 3;
+            (varies, !self.trusts_modified || self.follows_writing(*group), *precision, *group)
+        };
+        named.max_by_key(rank).map(|(group, _)| group)
+    }
+
+    /// Whether a time is near the time of writing in most keys.
+    fn follows_writing(&self, group: u8) -> bool {
+        self.agreement(&self.reading_of(group)) >= 0.5
+    }
+
+    /// The parts of a time.
+    fn reading_of(&self, group: u8) -> Reading {
+        let parts = self.roles.iter().enumerate().filter_map(|(index, role)| match role {
+            TokenRole::Time(part, of) if *of == group => Some((index, *part)),
+            _ => None,
+        });
+        parts.collect()
     }
 
     fn finish(mut self) -> KeyPlan {
         let main_time = self.main_group();
-        // A time that never changes, beside one that does, is a name.
+        // A time that does not move with the backups is a name: the date of a contract, of a data set.
+        let main_follows = main_time.is_some_and(|group| self.follows_writing(group));
         for group in 0..self.groups {
-            if Some(group) != main_time && self.count >= 3 && self.precision(group).is_some() && self.is_constant(group)
-            {
+            if Some(group) == main_time || self.count < 3 || self.precision(group).is_none() {
+                continue;
+            }
+            let is_elsewhere = self.trusts_modified && main_follows && !self.follows_writing(group);
+            if self.is_constant(group) || is_elsewhere {
                 for role in &mut self.roles {
                     if matches!(role, TokenRole::Time(_, of) if *of == group) {
                         *role = TokenRole::Name;

@@ -68,10 +68,29 @@ pub(super) fn tokenize(key: &str, tokens: &mut Vec<KeyToken>) {
             continue;
         }
         let end = at + bytes[at..].iter().take_while(|byte| is_run(**byte)).count();
+        if is_hash_directory(key, at, end) {
+            tokens.push(KeyToken { kind: TokenKind::Random, start: at, end });
+            at = end;
+            continue;
+        }
         push_run(key, at, end, tokens);
         at = end;
     }
     mark_part_letters(key, tokens);
+}
+
+/// Whether this is a directory of two to four hexadecimal digits over a file that is named by a hash: content is spread over
+/// such directories.
+fn is_hash_directory(key: &str, start: usize, end: usize) -> bool {
+    let bytes = key.as_bytes();
+    let is_hex = |part: &[u8]| part.iter().all(u8::is_ascii_hexdigit);
+    let is_directory = (start == 0 || bytes[start - 1] == b'/') && bytes.get(end) == Some(&b'/');
+    if !is_directory || !(2..=4).contains(&(end - start)) || !is_hex(&bytes[start..end]) {
+        return false;
+    }
+    let name = key.rsplit('/').next().unwrap_or_default();
+    let hash = name.bytes().take_while(u8::is_ascii_hexdigit).count();
+    hash >= 24 || (hash >= 16 && hash == name.len())
 }
 
 /// The end of the UUID that begins here.
@@ -173,7 +192,7 @@ fn is_random(run: &[u8], digits: usize) -> bool {
         return false;
     }
     let changes = run.windows(2).filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit()).count();
-    let is_hex = run.iter().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = run.iter().all(u8::is_ascii_hexdigit);
     (run.len() >= 5 && changes >= 3) || (is_hex && ((run.len() >= 8 && changes >= 2) || run.len() >= 12))
 }
 

@@ -1,7 +1,7 @@
 //! Pure. `--pattern`: how the keys of backups are made, as the user says it.
 
 use super::civil_time::seconds_of_date;
-use super::key_plan::TimePrecision;
+use super::time_part::TimePrecision;
 
 /// A pattern of keys, such as `{host}/{date}.tar.gz`.
 ///
@@ -146,8 +146,7 @@ fn time_of_digits(digits: &str) -> Option<(i64, TimePrecision)> {
         12 => Some((date()? + hour()? * 3_600 + number(10, 12)? * 60, TimePrecision::Minute)),
         14 => Some((date()? + hour()? * 3_600 + number(10, 12)? * 60 + number(12, 14)?, TimePrecision::Second)),
         10 if date().is_some() && hour().is_some() => Some((date()? + hour()? * 3_600, TimePrecision::Hour)),
-        10 => Some((number(0, 10)?, TimePrecision::Second)),
-        13 => Some((number(0, 10)?, TimePrecision::Second)),
+        10 | 13 => Some((number(0, 10)?, TimePrecision::Second)),
         _ => None,
     }
 }

@@ -29,6 +29,8 @@ enum RepositoryMark {
     BorgData,
     BorgState,
     Kopia,
+    ProxmoxChunks,
+    LonghornBlocks,
     PgBackRest,
     RunnerFormat,
     RunnerJournal,
@@ -42,6 +44,11 @@ pub(super) struct RepositoryIndex {
 
 fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// `20261001-010003F`, `20261001-010003F_20261002-010004I`.
+fn is_pgbackrest_label(text: &str) -> bool {
+    text.len() >= 16 && text.as_bytes()[8] == b'-' && text.as_bytes()[15] == b'F'
 }
 
 fn is_number(text: &str) -> bool {
@@ -69,6 +76,7 @@ fn mark_of(key: &str) -> Option<(&str, RepositoryMark)> {
             ("index", _) => RepositoryMark::ResticIndex,
             ("keys", _) => RepositoryMark::ResticKeys,
             ("data", _) => RepositoryMark::ResticData,
+            (_, ".chunks") => return Some((prefix_above(key, 1), RepositoryMark::ProxmoxChunks)),
             (two, "data") if is_hex(two, 2) => return Some((prefix_above(key, 2), RepositoryMark::ResticData)),
             _ => return None,
         };
@@ -83,12 +91,16 @@ fn mark_of(key: &str) -> Option<(&str, RepositoryMark)> {
     {
         return Some((prefix_above(key, 0), RepositoryMark::BorgState));
     }
+    if name.strip_suffix(".blk").is_some() && is_hex(parent, 2) && is_hex(grand, 2) && segments.next() == Some("blocks")
+    {
+        return Some((prefix_above(key, 2), RepositoryMark::LonghornBlocks));
+    }
     match name {
         "kopia.repository" | "kopia.repository.f" | "kopia.blobcfg" | "kopia.blobcfg.f" => {
             Some((prefix_above(key, 0), RepositoryMark::Kopia))
         }
-        "backup.info" if segments.next().is_some() || grand == "backup" => {
-            Some((prefix_above(key, 2), RepositoryMark::PgBackRest))
+        "backup.manifest" if is_pgbackrest_label(parent) && segments.next() == Some("backup") => {
+            Some((prefix_above(key, 3), RepositoryMark::PgBackRest))
         }
         "format" => Some((prefix_above(key, 0), RepositoryMark::RunnerFormat)),
         _ if parent == "journal" && name.len() >= 10 && name.bytes().take(10).all(|byte| byte.is_ascii_digit()) => {
@@ -115,6 +127,10 @@ impl RepositoryIndex {
                 .filter(|mark| has(*mark));
             let program = if has(M::Kopia) {
                 "kopia"
+            } else if has(M::ProxmoxChunks) {
+                "Proxmox Backup Server (chunks)"
+            } else if has(M::LonghornBlocks) {
+                "Longhorn (blocks)"
             } else if has(M::RunnerFormat) && has(M::RunnerJournal) {
                 "runner"
             } else if restic.count() >= 2 {
@@ -195,8 +211,7 @@ fn snapshot_label<'k>(program: &str, rest: &'k str) -> Option<&'k str> {
         "restic" => rest.strip_prefix("snapshots/").filter(|name| is_hex(name, 64)),
         "pgBackRest" => {
             let label = rest.strip_prefix("backup/")?.split('/').nth(1)?;
-            let is_label = label.len() >= 16 && label.as_bytes()[8] == b'-' && label.as_bytes()[15] == b'F';
-            is_label.then_some(label)
+            is_pgbackrest_label(label).then_some(label)
         }
         _ => None,
     }

@@ -1,8 +1,8 @@
 //! Pure. The slots of a role: the backups of all its series, those of one slot together.
 
 use super::civil_time::DAY;
-use super::key_plan::TimePrecision;
 use super::series::{BackupSeries, SeriesEntry};
+use super::time_part::TimePrecision;
 use super::twin::SlotPair;
 
 /// A slot, with its backups.

@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::civil_time::DAY;
 use super::file_kind::{FileKind, file_kind};
-use super::key_plan::{KeyPlan, ShapeMember, TimePrecision, TokenRole, key_time, plan_shape};
+use super::key_plan::{KeyPlan, ShapeMember, plan_shape};
 use super::key_token::{KeyToken, hash_shape, tokenize};
 use super::listing::{BucketListing, VersionColumn};
 use super::pattern::KeyPattern;
+use super::time_part::{TimePrecision, TokenRole, key_time};
 
 /// One backup of a series: an object, or the parts of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,21 +49,12 @@ const SHAPE_MIN: usize = 3;
 impl BackupSeries {
     /// The part of the name that all files of one backup share: the dated directory, or the name up to the date.
     pub(super) fn set_name(&self) -> &str {
-        match self.name.rfind("{date}") {
-            Some(at) => {
-                let end = at + "{date}".len();
-                self.name[end..].find('/').map_or(&self.name[..end], |slash| &self.name[..=end + slash])
-            }
-            None => {
-                let file = self.name.rfind('/').map_or(0, |slash| slash + 1);
-                self.name[file..].find('.').map_or(self.name.as_str(), |dot| &self.name[..file + dot])
-            }
+        if let Some(at) = self.name.rfind("{date}") {
+            let end = at + "{date}".len();
+            return self.name[end..].find('/').map_or(&self.name[..end], |slash| &self.name[..=end + slash]);
         }
-    }
-
-    /// Bytes of all backups.
-    pub(super) fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size).fold(0, u64::saturating_add)
+        let file = self.name.rfind('/').map_or(0, |slash| slash + 1);
+        self.name[file..].find('.').map_or(self.name.as_str(), |dot| &self.name[..file + dot])
     }
 
     /// Whether the keys name the time of day.
@@ -147,21 +139,20 @@ impl SeriesBuilder<'_> {
             }
             None => object.modified,
         };
-        let place = match self.by_name.get(name) {
-            Some(place) => *place,
-            None => {
-                self.by_name.insert(name.to_owned(), self.series.len());
-                self.series.push(BackupSeries {
-                    name: name.to_owned(),
-                    kind: file_kind(name),
-                    precision: time.map(|(_, precision)| precision),
-                    has_ids,
-                    trusts_modified: true,
-                    entries: Vec::new(),
-                    overwritten: Vec::new(),
-                });
-                self.series.len() - 1
-            }
+        let place = if let Some(place) = self.by_name.get(name) {
+            *place
+        } else {
+            self.by_name.insert(name.to_owned(), self.series.len());
+            self.series.push(BackupSeries {
+                name: name.to_owned(),
+                kind: file_kind(name),
+                precision: time.map(|(_, precision)| precision),
+                has_ids,
+                trusts_modified: true,
+                entries: Vec::new(),
+                overwritten: Vec::new(),
+            });
+            self.series.len() - 1
         };
         let series = &mut self.series[place];
         series.precision = series.precision.min(time.map(|(_, precision)| precision));
@@ -217,10 +208,10 @@ fn write_name(key: &str, tokens: &[KeyToken], plan: &KeyPlan, name: &mut String)
             TokenRole::Version => "{version}",
             TokenRole::Part => "{part}",
         };
-        if !(placeholder == "{version}" && name.ends_with("{version}.")) {
-            name.push_str(placeholder);
-        } else {
+        if placeholder == "{version}" && name.ends_with("{version}.") {
             name.pop();
+        } else {
+            name.push_str(placeholder);
         }
     }
 }

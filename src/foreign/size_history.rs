@@ -72,8 +72,8 @@ pub(super) fn empty(sizes: &[u64], must_have_content: bool) -> Option<SizeFindin
     let is_empty = |size: &u64| *size <= EMPTY_MAX;
     let count = sizes.iter().filter(|size| is_empty(size)).count();
     let full: Vec<u64> = sizes.iter().copied().filter(|size| !is_empty(size)).collect();
-    let start = sizes.iter().position(|size| is_empty(size))?;
-    let end = sizes.iter().rposition(|size| is_empty(size))? + 1;
+    let start = sizes.iter().position(is_empty)?;
+    let end = sizes.iter().rposition(is_empty)? + 1;
     let usual = median(&full);
     let confidence = if full.is_empty() {
         if !must_have_content || count < 3 {
@@ -129,8 +129,14 @@ pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
     if was_small && sizes[..start].len() > WEEK {
         return None;
     }
-    let confidence =
-        if lasts && end - start >= 3 && now * 2 < usual { FindingConfidence::Sure } else { FindingConfidence::Likely };
+    let confidence = if lasts && end - start == 1 && a_day == 1 && sizes.len() < 12 {
+        // The last one of a few may not be complete yet.
+        FindingConfidence::Ask
+    } else if lasts && end - start >= 3 && now * 2 < usual {
+        FindingConfidence::Sure
+    } else {
+        FindingConfidence::Likely
+    };
     Some(SizeFinding { start, end, count: end - start, usual, confidence })
 }
 

@@ -15,6 +15,10 @@ const SIZE_TOLERANCE: f64 = 0.005;
 /// A change from slot to slot beyond this (in logarithms) is a full backup among increments, or another content.
 const JUMP: f64 = 0.4;
 
+/// Changes of one content differ by no more than this from one writer to the other. Servers that share their traffic have
+/// sizes that correlate as well, and differ by more.
+const RESIDUAL_MAX: f64 = 0.006;
+
 /// So many common slots are needed.
 const COMMON_MIN: usize = 3;
 
@@ -142,7 +146,7 @@ pub(super) fn sizes_move_together(pairs: &[SlotPair], rivals: usize) -> Option<F
         return confidence_of_close(&now, &left, &right, rivals);
     }
     let ratio_is_fixed = spread_of_difference(&left, &right) <= 0.5 * deviation(&left).max(0.002);
-    if strong && now.correlation >= 0.85 && now.count >= 6 && ratio_is_fixed {
+    if strong && now.correlation >= 0.85 && now.count >= 6 && ratio_is_fixed && now.residual <= RESIDUAL_MAX {
         let is_long = now.count >= 10 && now.correlation >= 0.95;
         return Some(if is_long { FindingConfidence::Sure } else { FindingConfidence::Likely });
     }
@@ -160,7 +164,7 @@ fn confidence_of_close(now: &Movement, left: &[f64], right: &[f64], rivals: usiz
         let sure = left.len() >= 5 && (rivals <= 16 || now.certainty() >= needed_certainty(rivals));
         return Some(if sure { FindingConfidence::Sure } else { FindingConfidence::Likely });
     }
-    if now.correlation >= 0.3 || (left.len() < 8 && wide) {
+    if (now.correlation >= 0.3 && now.certainty() >= 1.6) || (left.len() < 8 && wide) {
         let believed = rivals <= 16 || now.certainty() >= needed_certainty(rivals);
         return Some(if believed { FindingConfidence::Likely } else { FindingConfidence::Ask });
     }
@@ -210,6 +214,8 @@ struct Movement {
     /// Number of changes that were compared.
     count: usize,
     correlation: f64,
+    /// How far the changes differ, as a standard deviation of logarithms.
+    residual: f64,
 }
 
 impl Movement {
@@ -227,7 +233,7 @@ impl Movement {
         }
         let count = changes.len();
         let (a, b): (Vec<f64>, Vec<f64>) = changes.into_iter().map(|(_, a, b)| (a, b)).unzip();
-        Self { count, correlation: correlation(&a, &b) }
+        Self { count, correlation: correlation(&a, &b), residual: spread_of_difference(&a, &b) }
     }
 
     /// Distance from chance, in standard deviations (Fisher's transformation).

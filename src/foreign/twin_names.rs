@@ -19,6 +19,9 @@ const NEIGHBOURS: usize = 6;
 /// Up to so many series of a listing are also looked for that differ in two names.
 const TWO_NAMES_MAX: usize = 300;
 
+/// A whole part of the keys differs, not a name in it. Weaker than one name, so one name or two are preferred.
+pub(super) const WHOLE_CHUNK: u8 = 3;
+
 /// Two series that differ in their names only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TwinCandidate {
@@ -26,7 +29,7 @@ pub(super) struct TwinCandidate {
     pub(super) second: usize,
     /// Where in the name of each series the differing name stands; `None` if only the compression differs.
     pub(super) at: Option<(usize, usize)>,
-    /// How many names differ.
+    /// How many names differ; [`WHOLE_CHUNK`] for a part with any number of them.
     pub(super) names: u8,
     /// How many comparisons of this kind there are.
     pub(super) rivals: usize,
@@ -151,6 +154,16 @@ impl TwinCandidate {
     /// What the differing names say.
     pub(super) fn relation(&self, series: &[BackupSeries]) -> NameRelation {
         let Some((first, second)) = self.at else { return NameRelation::OneWriter };
+        if self.names == WHOLE_CHUNK {
+            let chunk = |text: &str, start: usize| {
+                chunks_of(text)
+                    .into_iter()
+                    .find(|(from, _)| *from == start)
+                    .map_or(String::new(), |(from, to)| text[from..to].to_owned())
+            };
+            let (a, b) = (chunk(&series[self.first].name, first), chunk(&series[self.second].name, second));
+            return relation_of_chunks(&a, &b);
+        }
         let (a, b) = (name_at(&series[self.first].name, first), name_at(&series[self.second].name, second));
         if is_generation(a) || is_generation(b) || is_copy_word(a) || is_copy_word(b) {
             return NameRelation::OneWriter;
@@ -158,19 +171,10 @@ impl TwinCandidate {
         if is_extension(&series[self.first].name, first) {
             return NameRelation::OneWriter;
         }
-        if (is_stage(a) && is_stage(b)) || self.are_shards(&series[self.first].name, first) {
+        if (is_stage(a) && is_stage(b)) || are_shards(&series[self.first].name, first) {
             return NameRelation::Undecided;
         }
         NameRelation::Writers
-    }
-
-    /// Whether the names are numbers of shards.
-    fn are_shards(&self, text: &str, start: usize) -> bool {
-        let before = text[..start].trim_end_matches(['-', '_', '.', ' ']);
-        let whole = name_at(text, start).to_ascii_lowercase();
-        ["shard", "partition", "slice", "bucket", "stripe"]
-            .iter()
-            .any(|word| before.to_ascii_lowercase().ends_with(word) || whole.starts_with(word))
     }
 
     /// The differing names as a person writes them.
@@ -178,11 +182,23 @@ impl TwinCandidate {
         match self.at {
             Some((first, second)) => {
                 let (a, b) = (&series[self.first].name, &series[self.second].name);
+                if self.names == WHOLE_CHUNK {
+                    return (chunk_label(a, first), chunk_label(b, second));
+                }
                 (label(a, first), label(b, second))
             }
             None => (series[self.first].name.clone(), series[self.second].name.clone()),
         }
     }
+}
+
+/// Whether the names are numbers of shards.
+fn are_shards(text: &str, start: usize) -> bool {
+    let before = text[..start].trim_end_matches(['-', '_', '.', ' ']);
+    let whole = name_at(text, start).to_ascii_lowercase();
+    ["shard", "partition", "slice", "bucket", "stripe"]
+        .iter()
+        .any(|word| before.to_ascii_lowercase().ends_with(word) || whole.starts_with(word))
 }
 
 fn name_at(text: &str, start: usize) -> &str {
@@ -387,7 +403,106 @@ pub(super) fn find_candidates(series: &[BackupSeries], judged: &[usize]) -> Vec<
             add_pairs(series, &group, 2, &mut found);
         }
     }
+    add_chunk_pairs(series, &texts, &mut found);
     found.into_values().collect()
+}
+
+/// Pairs of which a whole part of the keys differs, whatever words it has: `mail` and `mail-old`, `db1` and `db1.example.net`.
+fn add_chunk_pairs(
+    series: &[BackupSeries],
+    texts: &[(usize, String)],
+    found: &mut BTreeMap<(usize, usize), TwinCandidate>,
+) {
+    let mut meeting: HashMap<String, Vec<(usize, Option<usize>)>> = HashMap::new();
+    for (index, text) in texts {
+        let chunks = chunks_of(text);
+        let mut seen = HashSet::new();
+        for (start, end) in &chunks {
+            let chunk = &text[*start..*end];
+            if !seen.insert(chunk) {
+                continue;
+            }
+            let places: Vec<(usize, usize)> =
+                chunks.iter().copied().filter(|(from, to)| &text[*from..*to] == chunk).collect();
+            meeting.entry(without(text, &places)).or_default().push((*index, Some(*start)));
+        }
+    }
+    for group in meeting.into_values().filter(|group| group.len() >= 2) {
+        add_pairs(series, &group, WHOLE_CHUNK, found);
+    }
+}
+
+/// The parts of a series' name between `/` and placeholders, without separators at their ends and without the extension.
+fn chunks_of(text: &str) -> Vec<(usize, usize)> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    let mut add = |from: usize, to: usize, is_tail: bool| {
+        let mut part = &text[from..to];
+        if is_tail {
+            // The extension: from the first dot behind which only extensions follow.
+            while let Some((before, extension)) = part.rsplit_once('.') {
+                if !is_extension_word(extension) {
+                    break;
+                }
+                part = before;
+            }
+        }
+        let separators = ['-', '_', '.', ' ', '@', '~', '+'];
+        let left = part.len() - part.trim_start_matches(separators).len();
+        let part = part.trim_matches(separators);
+        if part.bytes().any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()) {
+            chunks.push((from + left, from + left + part.len()));
+        }
+    };
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'{' {
+            add(start, at, false);
+            at += text[at..].find('}').map_or(1, |end| end + 1);
+            start = at;
+        } else if bytes[at] == b'/' {
+            add(start, at, false);
+            at += 1;
+            start = at;
+        } else {
+            at += 1;
+        }
+    }
+    add(start, text.len(), true);
+    chunks
+}
+
+/// What two differing chunks say, by the words that only one of them has.
+fn relation_of_chunks(a: &str, b: &str) -> NameRelation {
+    let words = |text: &str| -> HashSet<String> {
+        text.split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_ascii_lowercase)
+            .collect()
+    };
+    let (a, b) = (words(a), words(b));
+    let mut differing = a.symmetric_difference(&b);
+    if differing.clone().any(|word| is_generation(word) || is_copy_word(word)) {
+        NameRelation::OneWriter
+    } else if differing.any(|word| is_stage(word)) {
+        NameRelation::Undecided
+    } else {
+        NameRelation::Writers
+    }
+}
+
+/// A chunk without the words before it that name no host.
+fn chunk_label(text: &str, start: usize) -> String {
+    let Some((from, to)) = chunks_of(text).into_iter().find(|(from, _)| *from == start) else { return String::new() };
+    let mut chunk = &text[from..to];
+    while let Some((word, rest)) = chunk.split_once(['-', '_']) {
+        if !is_plain_word(word) || rest.is_empty() {
+            break;
+        }
+        chunk = rest;
+    }
+    chunk.to_owned()
 }
 
 fn without(text: &str, places: &[(usize, usize)]) -> String {
