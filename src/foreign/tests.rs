@@ -232,23 +232,33 @@ fn a_cycle_of_full_and_incremental_backups_is_healthy() {
     assert_clean(&maker.audit());
 }
 
+/// What Kubernetes appends to the name of a pod. The first character is a digit, if it has to be.
+fn pod_suffix(maker: &mut ListingMaker, begins_with_digit: bool) -> String {
+    let mut letter = |from: &[u8]| char::from(from[maker.random(from.len() as u64) as usize]);
+    let all = b"bcdfghjklmnpqrstvwxz2456789";
+    let first = letter(if begins_with_digit { b"2456789" } else { all });
+    std::iter::once(first).chain((0..4).map(|_| letter(all))).collect()
+}
+
 #[test]
 fn pods_with_random_suffixes_store_twice() {
-    let mut maker = ListingMaker::new();
-    let sizes = maker.sizes(310 * MEGABYTE, 40);
-    for (day, size) in sizes.iter().enumerate() {
-        for second in 0..2 {
-            let digit = char::from(b"2456789"[maker.random(7) as usize]);
-            let letters: String =
-                (0..4).map(|_| char::from(b"bcdfghjklmnpqrstvwxz2456789"[maker.random(27) as usize])).collect();
-            let size = maker.packed_again(*size);
-            let key = format!("gitlab/{}-gitlab-backup-{digit}{letters}.tar", on(day));
-            maker.put(&key, size, on(day).at(1, 0, second * 4, 0));
+    for has_job_number in [true, false] {
+        let mut maker = ListingMaker::new();
+        let sizes = maker.sizes(310 * MEGABYTE, 40);
+        for (day, size) in sizes.iter().enumerate() {
+            let at = on(day).at(1, 0, 0, 0);
+            for second in 0..2 {
+                let suffix = pod_suffix(&mut maker, !has_job_number);
+                let number = if has_job_number { format!("-{}", seconds(at) / 60) } else { String::new() };
+                let size = maker.packed_again(*size);
+                let key = format!("gitlab/{}-gitlab-backup{number}-{suffix}.tar", on(day));
+                maker.put(&key, size, at + (4 * second).seconds());
+            }
         }
+        let audit = maker.audit();
+        let found = one(&audit, Stereo);
+        assert_eq!((found.hosts.len(), found.since, found.slots), (0, Some(on(0)), 40), "{has_job_number}");
     }
-    let audit = maker.audit();
-    let found = one(&audit, Stereo);
-    assert_eq!((found.hosts.len(), found.since, found.slots), (0, Some(on(0)), 40));
 }
 
 #[test]
@@ -344,8 +354,9 @@ fn a_torn_chain_of_duplicity_is_found() {
 #[test]
 fn a_repository_of_restic_is_no_series_of_blobs() {
     let mut maker = ListingMaker::new();
-    let name =
-        |maker: &mut ListingMaker| -> String { (0..8).map(|_| format!("{:08x}", maker.random(1 << 31))).collect() };
+    let name = |maker: &mut ListingMaker| -> String {
+        (0..64).map(|_| char::from(b"0123456789abcdef"[maker.random(16) as usize])).collect()
+    };
     maker.put("backup/config", 155, on(0).at(1, 0, 0, 0));
     let id = name(&mut maker);
     maker.put(&format!("backup/keys/{id}"), 460, on(0).at(1, 0, 0, 0));
