@@ -90,11 +90,12 @@ fn each_version_is_listed_where_a_bucket_keeps_them() {
     let totals = (&audited["objects"], &audited["bytes"]);
     assert_eq!(totals, (&4.into(), &7.into()), "without the delete marker: {audited}");
     assert!(!unseen(&audited), "{audited}");
-    let first = Timestamp::now().to_zoned(TimeZone::UTC).date() - 5.days();
-    for day in 0..6_usize {
+    let now = Timestamp::try_from(fs::metadata(dir.path()).unwrap().modified().unwrap()).unwrap();
+    let first = now.to_zoned(TimeZone::UTC).date() - 5.days();
+    for day in 0_i32..6 {
         for more in [0, 1] {
-            let key = format!("/etcd/{}.zip", first + (day as i64).days());
-            ask(&moto, "PUT", &key, &"x".repeat(1000 + day * day * 13 + more));
+            let key = format!("/etcd/{}.zip", first + day.days());
+            ask(&moto, "PUT", &key, &"x".repeat(1000 + (day * day * 13) as usize + more));
         }
     }
     let audited = listed(&laptop(dir.path()), &moto.endpoint, &format!("s3://{BUCKET}/etcd"), 7);
