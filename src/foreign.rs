@@ -45,3 +45,6 @@ pub struct ForeignAuditOptions {
 pub fn audit(listing: &BucketListing, options: &ForeignAuditOptions) -> ForeignAudit {
     judge::judge(listing, options)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::cli::{ProgramRun, TestNode};
 
@@ -81,9 +81,50 @@ fn each_format_is_read_from_a_file_and_from_a_pipe() {
         ];
         for run in runs {
             let audited = run.expect(0).json();
-            assert_eq!((&audited["objects"], &audited["sick"]), (&2.into(), &false.into()), "{name}: {audited}");
+            let totals = (&audited["objects"], &audited["bytes"], &audited["sick"]);
+            assert_eq!(totals, (&2.into(), &12.into(), &false.into()), "{name}: {audited}");
         }
     }
+}
+
+/// The range of bytes that the finding of a second writer names.
+fn range_of_stereo(audited: &Value) -> (u64, u64) {
+    let findings = audited["findings"].as_array().unwrap();
+    let stereo = findings.iter().find(|found| found["kind"] == "stereo").unwrap();
+    let number = |name: &str| stereo["surplus_bytes"][name].as_u64().unwrap();
+    (number("min"), number("max"))
+}
+
+#[test]
+fn each_sick_and_healthy_listing_is_judged_as_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path());
+    let listings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/listings");
+    let expected: Value = serde_json::from_slice(&fs::read(listings.join("expected.json")).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    for expected in expected.as_array().unwrap() {
+        let name = expected["file"].as_str().unwrap();
+        let run = node.run(["audit", "--json", "--listing", listings.join(name).to_str().unwrap()]);
+        let is_sick = expected["sick"] == true;
+        let audited = run.expect(if is_sick { 7 } else { 0 }).json();
+        let mut compare = |field: &str, expected: &Value, found: &Value| {
+            if expected != found {
+                wrong.push(format!("{name}: {field} is {found}, not {expected}"));
+            }
+        };
+        compare("sick", &expected["sick"], &audited["sick"]);
+        compare("verdict", &expected["verdict"], &audited["verdict"]);
+        for (fact, value) in expected["facts"].as_object().unwrap() {
+            if fact == "waste_bytes" {
+                let (min, max) = range_of_stereo(&audited);
+                let is_within = (min..=max).contains(&value.as_u64().unwrap());
+                compare("waste_bytes within the surplus", &json!(true), &json!(is_within));
+            } else {
+                compare(fact, value, &audited["facts"][fact]);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
@@ -99,8 +140,8 @@ fn nothing_is_an_answer_and_no_listing_is_an_error() {
     assert!(run["error"]["message"].as_str().unwrap().contains("Apache Parquet"), "{run}");
     let run = node.run(["audit", "--listing", "/nonexistent"]).expect(1);
     assert!(run.stderr.contains("/nonexistent: "), "{}", run.stderr);
-    let run = piped(&node, &["audit", "--listing", "-"], b"2026-10-01 01:04:16 5 a\n".repeat(20).as_slice());
-    run.expect(0);
+    let run = piped(&node, &["audit", "--listing", "-", "--json"], b"2026-10-01 01:04:16 5 a\n".repeat(20).as_slice());
+    assert_eq!(run.expect(0).json()["bytes"], 100);
 }
 
 #[test]
@@ -109,6 +150,7 @@ fn lines_that_are_left_out_are_told() {
     let mut text = "2026-10-01 01:04:16          5 app/a\n".repeat(15);
     text += "An error occurred\n                           PRE other/\n";
     let run = piped(&node(dir.path()), &["audit", "--listing", "-", "--json"], text.as_bytes()).expect(0).json();
+    assert_eq!((&run["objects"], &run["bytes"]), (&15.into(), &75.into()), "{run}");
     let notes: Vec<&str> = run["notes"].as_array().unwrap().iter().filter_map(|note| note["text"].as_str()).collect();
     let has = |part: &str| notes.iter().any(|note| note.contains(part));
     assert!(has("line 16: An error occurred") && has("--recursive"), "{notes:?}");
@@ -122,7 +164,18 @@ fn a_directory_is_listed_and_what_cannot_be_read_is_doubt() {
     fs::write(root.join("app/a b.tar"), "12345").unwrap();
     let url = format!("file://{}", root.display());
     let audited = node.run(["audit", "--bucket", &url, "--json"]).expect(0).json();
-    assert_eq!(audited["objects"], 1, "{audited}");
+    assert_eq!((&audited["objects"], &audited["bytes"]), (&1.into(), &5.into()), "{audited}");
+    for host in ["app01", "app02"] {
+        for day in 1..=20 {
+            let content = vec![0; 4000 + (day * 7919 % 97) * 11];
+            fs::write(root.join(format!("app/{host}-2026-10-{day:02}.tar")), content).unwrap();
+        }
+    }
+    let audited = node.run(["audit", "--bucket", &url, "--json"]).expect(7).json();
+    let facts = &audited["facts"];
+    assert_eq!((&facts["hosts"], &facts["slots"]), (&json!(["app01", "app02"]), &20.into()), "{audited}");
+    fs::remove_dir_all(&root).unwrap();
+    fs::create_dir(&root).unwrap();
     let run = node.run(["audit", "--bucket", &url, "--calendar"]).expect(0);
     assert!(run.stderr.is_empty() && run.stdout.starts_with(&url), "{run:?}");
     let run = node.run(["audit", "--bucket", &format!("{url}/none")]).expect(1);

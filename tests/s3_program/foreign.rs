@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 
 use crate::s3_foreign::ForeignS3Server;
@@ -18,8 +20,8 @@ fn laptop(dir: &std::path::Path) -> TestNode {
     environment().into_iter().fold(node, |node, (name, value)| node.with_env(name, &value))
 }
 
-fn listed(node: &TestNode, endpoint: &str, url: &str) -> Value {
-    let run = node.run(["audit", "--json", "--bucket", url, "--endpoint", endpoint]).expect(0);
+fn listed(node: &TestNode, endpoint: &str, url: &str, code: i32) -> Value {
+    let run = node.run(["audit", "--json", "--bucket", url, "--endpoint", endpoint]).expect(code);
     assert!(run.stderr.contains("US$ 0.005"), "{}", run.stderr);
     run.json()
 }
@@ -52,8 +54,8 @@ fn a_server_without_versions_lists_its_objects_page_by_page() {
     }
     fs::write(server.root.join(BUCKET).join("other"), "12").unwrap();
     let url = format!("s3://{BUCKET}/prod");
-    let audited = listed(&laptop(dir.path()), &server.endpoint, &url);
-    assert_eq!(audited["objects"], 1005, "{audited}");
+    let audited = listed(&laptop(dir.path()), &server.endpoint, &url, 0);
+    assert_eq!((&audited["objects"], &audited["bytes"]), (&1005.into(), &2010.into()), "{audited}");
     let requests = server.requests();
     assert!(requests.iter().all(|request| request.method == "GET"), "{requests:?}");
     assert!((2..=6).contains(&requests.len()), "{requests:?}");
@@ -69,8 +71,8 @@ fn rclone_has_no_versions_and_is_listed() {
     let rclone = ForeignS3Server::rclone(BUCKET, KEYS[0], KEYS[1]);
     let dir = tempfile::tempdir().unwrap();
     let node = laptop(dir.path()).with_env("AWS_ACCESS_KEY_ID", KEYS[0]).with_env("AWS_SECRET_ACCESS_KEY", KEYS[1]);
-    let audited = listed(&node, &rclone.endpoint, &format!("s3://{BUCKET}"));
-    assert_eq!(audited["objects"], 0, "{audited}");
+    let audited = listed(&node, &rclone.endpoint, &format!("s3://{BUCKET}"), 0);
+    assert_eq!((&audited["objects"], &audited["bytes"]), (&0.into(), &0.into()), "{audited}");
 }
 
 #[test]
@@ -84,7 +86,24 @@ fn each_version_is_listed_where_a_bucket_keeps_them() {
     }
     ask(&moto, "PUT", "/gone", "1");
     ask(&moto, "DELETE", "/gone", "");
-    let audited = listed(&laptop(dir.path()), &moto.endpoint, &format!("s3://{BUCKET}"));
-    assert_eq!(audited["objects"], 4, "without the delete marker: {audited}");
+    let audited = listed(&laptop(dir.path()), &moto.endpoint, &format!("s3://{BUCKET}"), 0);
+    let totals = (&audited["objects"], &audited["bytes"]);
+    assert_eq!(totals, (&4.into(), &7.into()), "without the delete marker: {audited}");
     assert!(!unseen(&audited), "{audited}");
+    let now = Timestamp::try_from(fs::metadata(dir.path()).unwrap().modified().unwrap()).unwrap();
+    let first = now.to_zoned(TimeZone::UTC).date() - 5.days();
+    for day in 0_i32..6 {
+        for more in [0, 1] {
+            let key = format!("/etcd/{}.zip", first + day.days());
+            ask(&moto, "PUT", &key, &"x".repeat(1000 + (day * day * 13) as usize + more));
+        }
+    }
+    let audited = listed(&laptop(dir.path()), &moto.endpoint, &format!("s3://{BUCKET}/etcd"), 7);
+    let facts = &audited["facts"];
+    let (verdict, since) = (&audited["verdict"], &facts["since"]);
+    assert_eq!(
+        (verdict, &facts["slots"], since),
+        (&"STEREO".into(), &6.into(), &first.to_string().into()),
+        "{audited}"
+    );
 }
