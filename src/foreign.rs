@@ -17,6 +17,7 @@ mod judge;
 mod key_plan;
 mod key_token;
 pub mod listing;
+pub mod options;
 pub mod pattern;
 pub mod report;
 mod repository;
@@ -29,17 +30,8 @@ mod twin;
 mod twin_names;
 
 use crate::foreign::listing::BucketListing;
+use crate::foreign::options::ForeignAuditOptions;
 use crate::foreign::report::ForeignAudit;
-
-/// What the caller knows beside the listing.
-#[derive(Debug, Clone, Default)]
-pub struct ForeignAuditOptions {
-    /// How keys are made, if the user says so: `{host}/{date}.tar.gz`.
-    pub pattern: Option<pattern::KeyPattern>,
-    /// When the bucket was listed, in seconds since 1970. Unknown for a listing from a file: then a series has stopped only
-    /// in comparison with others.
-    pub listed_at: Option<i64>,
-}
 
 /// Audits what was listed.
 pub fn audit(listing: &BucketListing, options: &ForeignAuditOptions) -> ForeignAudit {

@@ -4,11 +4,11 @@ mod roles;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::ForeignAuditOptions;
 use super::chain::{ChainProblem, duplicity_times, find_chains};
 use super::civil_time::{DAY, civil, month_start};
 use super::file_kind::{FileKind, file_kind, is_archive, is_increment};
 use super::listing::{BucketListing, VersionColumn};
+use super::options::ForeignAuditOptions;
 use super::report::{
     ByteRange, CALENDAR_SLOTS_MAX, FINDINGS_LISTED_MAX, FindingConfidence, ForeignAudit, ForeignFinding,
     ForeignFindingKind, ForeignNote, ForeignSeries, MISSED_NAMED_MAX, SlotMark, StereoEvidence,
@@ -47,19 +47,18 @@ pub(super) fn judge(listing: &BucketListing, options: &ForeignAuditOptions) -> F
         let key = listing.key(index);
         repositories.prefix_of(key).is_some() || duplicity_times(key).is_some()
     };
-    let series = find_series(listing, options.pattern.as_ref(), &skipped);
+    let (series, placed) = find_series(listing, options.pattern.as_ref(), &skipped);
     let mut judge = Judge {
         listing,
         options,
         series,
         roles: Vec::new(),
         audit: ForeignAudit::default(),
-        judged: 0,
         end: 0,
         unjudged: Vec::new(),
     };
     judge.add_totals();
-    judge.find_unjudged(&skipped);
+    judge.find_unjudged(&placed, &skipped);
     let judged = judge.select();
     judge.find_overwritten(&judged);
     judge.find_roles(&judged);
@@ -68,7 +67,6 @@ pub(super) fn judge(listing: &BucketListing, options: &ForeignAuditOptions) -> F
             let name = format!("{}{} repository", found.report.prefix, found.report.program);
             judge.add_foreign_role(name, found.snapshots.clone());
         }
-        judge.judged += found.report.objects;
         judge.audit.repositories.push(found.report);
     }
     judge.judge_chains();
@@ -96,8 +94,6 @@ struct Judge<'l> {
     series: Vec<BackupSeries>,
     roles: Vec<JudgedRole>,
     audit: ForeignAudit,
-    /// Number of objects that are part of something judged.
-    judged: u64,
     /// The newest time in the listing.
     end: i64,
     /// Objects that belong to no series, by the time of writing.
@@ -121,13 +117,9 @@ impl Judge<'_> {
     }
 
     /// Objects that belong to no series and to no repository.
-    fn find_unjudged(&mut self, skipped: &dyn Fn(usize) -> bool) {
-        let mut is_judged = vec![false; self.listing.len()];
-        for entry in self.series.iter().flat_map(|series| &series.entries) {
-            is_judged[entry.object as usize] = true;
-        }
+    fn find_unjudged(&mut self, placed: &[bool], skipped: &dyn Fn(usize) -> bool) {
         self.unjudged = (0..self.listing.len())
-            .filter(|index| !is_judged[*index] && !skipped(*index))
+            .filter(|index| !placed[*index] && !skipped(*index))
             .filter(|index| file_kind(self.listing.key(*index)) == FileKind::Content)
             .map(|index| (self.listing.object(index).modified, index as u32))
             .collect();
@@ -264,7 +256,6 @@ impl Judge<'_> {
                 members.iter().filter_map(|index| labels.get(index)).map(|(label, _)| label.clone()).collect();
             (common_name(all[0], at), hosts.into_iter().collect())
         };
-        self.judged += all.iter().map(|series| series.entries.len() as u64).sum::<u64>();
         let set = all[0].set_name().to_owned();
         self.roles.push(JudgedRole { name, series: members, hosts, slots, rhythm, set });
     }
@@ -289,7 +280,6 @@ impl Judge<'_> {
     fn judge_chains(&mut self) {
         for chains in find_chains(self.listing) {
             let name = format!("{}duplicity", chains.prefix);
-            self.judged += chains.entries().len() as u64;
             if let Some(problem) = chains.problem() {
                 let (ChainProblem::TwoAtOnce { since, increments, object }
                 | ChainProblem::Torn { since, increments, object }) = problem;
@@ -330,6 +320,7 @@ impl Judge<'_> {
             }
             self.audit.findings.push(finding);
         }
+        self.add_irregular(&roles);
         self.describe(&roles);
     }
 
@@ -508,6 +499,14 @@ impl Judge<'_> {
         Some((first, finding))
     }
 
+    /// Series without a rhythm are not judged either.
+    fn add_irregular(&mut self, roles: &[JudgedRole]) {
+        for role in roles.iter().filter(|role| role.rhythm.is_none()) {
+            let entries = role.slots.iter().flat_map(|slot| &slot.entries);
+            self.unjudged.extend(entries.map(|entry| (entry.modified, entry.object)));
+        }
+    }
+
     /// What is known of each role, for the report and the calendar.
     fn describe(&mut self, roles: &[JudgedRole]) {
         for role in roles {
@@ -551,10 +550,10 @@ impl Judge<'_> {
             }
             _ => true,
         });
-        let rhythmic: u64 = self.audit.series.iter().map(|series| series.backups).sum();
-        let unjudged = self.audit.objects.saturating_sub(rhythmic.max(self.judged));
-        if unjudged > 0 {
-            self.audit.notes.push(ForeignNote::Unjudged { objects: unjudged, bytes: 0 });
+        let bytes = self.unjudged.iter().map(|(_, index)| self.listing.object(*index as usize).size);
+        let (objects, bytes) = (self.unjudged.len() as u64, bytes.fold(0, u64::saturating_add));
+        if objects > 0 {
+            self.audit.notes.push(ForeignNote::Unjudged { objects, bytes });
         }
         self.audit.findings.sort_by(|a, b| {
             b.confidence.cmp(&a.confidence).then(a.kind.cmp(&b.kind)).then_with(|| a.series.cmp(&b.series))

@@ -10,15 +10,7 @@ use super::calendar_word;
 use super::civil_time::{DAY, civil, day_number, weekday_of};
 use super::column_stats::{ColumnStats, DISTINCT_MAX, valid_ymd};
 use super::key_token::{KeyToken, TokenKind};
-use super::time_part::{TimePart, TimeParts, TimePrecision, TokenRole, key_time};
-
-/// The plan of a shape.
-#[derive(Debug, Clone)]
-pub(super) struct KeyPlan {
-    pub(super) roles: Vec<TokenRole>,
-    /// The time that counts, of several that the keys name.
-    pub(super) main_time: Option<u8>,
-}
+use super::time_part::{KeyPlan, TimePart, TimeParts, TimePrecision, TokenRole, key_time};
 
 /// One key of a shape, with when it was written.
 #[derive(Debug, Clone, Copy)]

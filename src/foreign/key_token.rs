@@ -48,7 +48,7 @@ impl KeyToken {
 const POD_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Words of five such characters.
-const POD_LOOKALIKES: [&str; 4] = ["html5", "pgsql", "mssql", "xhtml"];
+const POD_LOOKALIKES: [&str; 5] = ["html5", "pgsql", "mssql", "xhtml", "https"];
 
 /// Cuts a key. Fills `tokens`, which is emptied before.
 pub(super) fn tokenize(key: &str, tokens: &mut Vec<KeyToken>) {
@@ -177,10 +177,10 @@ fn is_pod_suffix(key: &str, start: usize, end: usize, tokens: &[KeyToken]) -> bo
         return false;
     }
     let letters = run.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-    let is_mixed = letters > 0 && letters < 5 && !POD_LOOKALIKES.contains(&&key[start..end]);
+    let is_drawn = letters > 0 && !POD_LOOKALIKES.contains(&&key[start..end]);
     let of_pod = (name.kind == TokenKind::Number && name.len() == 8)
         || (name.kind == TokenKind::Random && (8..=10).contains(&name.len()));
-    is_mixed || of_pod
+    is_drawn || of_pod
 }
 
 /// Whether letters and digits are mixed as no person would do it.

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::civil_time::DAY;
 use super::file_kind::{FileKind, file_kind};
-use super::key_plan::{KeyPlan, ShapeMember, plan_shape};
+use super::key_plan::{ShapeMember, plan_shape};
 use super::key_token::{KeyToken, hash_shape, tokenize};
 use super::listing::{BucketListing, VersionColumn};
 use super::pattern::KeyPattern;
-use super::time_part::{TimePrecision, TokenRole, key_time};
+use super::time_part::{KeyPlan, TimePrecision, TokenRole, key_time};
 
 /// One backup of a series: an object, or the parts of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +63,14 @@ impl BackupSeries {
     }
 }
 
-/// Puts the objects into series. `skipped` says which objects are none of a series: those of repositories.
+/// Puts the objects into series, and says for each object whether it is in one. `skipped` says which objects are none of a series: those of repositories.
 pub(super) fn find_series(
     listing: &BucketListing,
     pattern: Option<&KeyPattern>,
     skipped: &dyn Fn(usize) -> bool,
-) -> Vec<BackupSeries> {
-    let mut builder = SeriesBuilder { listing, by_name: HashMap::new(), series: Vec::new() };
+) -> (Vec<BackupSeries>, Vec<bool>) {
+    let placed = vec![false; listing.len()];
+    let mut builder = SeriesBuilder { listing, by_name: HashMap::new(), series: Vec::new(), placed };
     if let Some(pattern) = pattern {
         for index in (0..listing.len()).filter(|index| !skipped(*index)) {
             if let Some(matched) = pattern.match_key(listing.key(index)) {
@@ -101,6 +102,8 @@ struct SeriesBuilder<'l> {
     listing: &'l BucketListing,
     by_name: HashMap<String, usize>,
     series: Vec<BackupSeries>,
+    /// For each object whether it is in a series.
+    placed: Vec<bool>,
 }
 
 impl SeriesBuilder<'_> {
@@ -126,6 +129,7 @@ impl SeriesBuilder<'_> {
 
     fn add(&mut self, index: usize, name: &str, time: Option<(i64, TimePrecision)>, has_ids: bool) {
         let object = self.listing.object(index);
+        self.placed[index] = true;
         let at = match time {
             Some((at, precision)) if precision >= TimePrecision::Day => at,
             // A month or a week names no day: the day of writing does, if it is within.
@@ -160,7 +164,7 @@ impl SeriesBuilder<'_> {
         series.entries.push(SeriesEntry { at, modified: object.modified, size: object.size, object: index as u32 });
     }
 
-    fn finish(mut self) -> Vec<BackupSeries> {
+    fn finish(mut self) -> (Vec<BackupSeries>, Vec<bool>) {
         for series in &mut self.series {
             if self.listing.versions == VersionColumn::Present {
                 join_versions(series, self.listing);
@@ -177,7 +181,7 @@ impl SeriesBuilder<'_> {
             };
             series.trusts_modified = days(|entry| entry.modified) * 2 >= days(|entry| entry.at);
         }
-        self.series
+        (self.series, self.placed)
     }
 }
 

@@ -119,7 +119,13 @@ pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
     }
     let (start, end, usual) = *drops.last()?;
     let lasts = end == sizes.len();
-    if drops.len() > 2 || (drops.len() == 2 && !lasts) {
+    // Sizes as low as these before the drop: it is a pattern.
+    let low_before = sizes[..start].iter().filter(|size| **size * 3 < usual * 2).count();
+    if drops.len() > 2
+        || (drops.len() == 2 && !lasts)
+        || low_before * 10 > start
+        || (!lasts && low_after(sizes, end, usual))
+    {
         return None;
     }
     // A rise by the same factor before it: what shrank was the exception.
@@ -138,6 +144,11 @@ pub(super) fn shrunk(sizes: &[u64], a_day: usize) -> Option<SizeFinding> {
         FindingConfidence::Likely
     };
     Some(SizeFinding { start, end, count: end - start, usual, confidence })
+}
+
+/// Whether sizes as low as a drop's come again after it.
+fn low_after(sizes: &[u64], end: usize, usual: u64) -> bool {
+    sizes[end..].iter().filter(|size| **size * 3 < usual * 2).count() >= 2
 }
 
 #[cfg(test)]

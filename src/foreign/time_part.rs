@@ -66,6 +66,14 @@ pub(super) enum TokenRole {
     Part,
 }
 
+/// The plan of a shape.
+#[derive(Debug, Clone)]
+pub(super) struct KeyPlan {
+    pub(super) roles: Vec<TokenRole>,
+    /// The time that counts, of several that the keys name.
+    pub(super) main_time: Option<u8>,
+}
+
 /// The time of one key, as its plan reads it.
 pub(super) fn key_time(key: &str, tokens: &[KeyToken], roles: &[TokenRole], group: u8) -> Option<(i64, TimePrecision)> {
     let mut parts = TimeParts::default();

@@ -15,10 +15,11 @@ use crate::cli::render::foreign::{ForeignAuditResult, UnreadParts};
 use crate::cli::{json, render, terminal};
 use crate::config::{KeySource, StoreSettings, StoreUrl};
 use crate::env::Env;
+use crate::foreign;
 use crate::foreign::bucket::{self, BucketError};
 use crate::foreign::format::{ForeignListing, ListingError, read_listing};
+use crate::foreign::options::ForeignAuditOptions;
 use crate::foreign::pattern::KeyPattern;
-use crate::foreign::{self, ForeignAuditOptions};
 use crate::job::node::progress::{JobPhase, JobProgress};
 
 /// How much of a file is read at once.
