@@ -42,7 +42,7 @@ fn the_manual_is_one_page_or_one_a_command() {
     let mut names: Vec<String> =
         std::fs::read_dir(pages).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names.len(), 38, "{names:?}");
+    assert_eq!(names.len(), 40, "{names:?}");
     assert!(names.contains(&"runner-key-export.1".to_owned()), "{names:?}");
 }
 

@@ -286,7 +286,7 @@ pub fn remedy(kind: ForeignFindingKind) -> &'static str {
              before it is known which copies are whole."
         }
         ForeignFindingKind::Missed => {
-            "look at the logs of those days on each node that may run it; a gap at a failover is nobody's turn."
+            "look at the logs of those days on each node that may run it; a gap at a failover means that neither node ran it."
         }
         ForeignFindingKind::Stopped => {
             "look at its timer, its credentials and its log on each node, and run it once by hand."

@@ -223,7 +223,7 @@ mod tests {
         JobProgress::add(&progress.files, 3);
         let copy = JobProgress::default();
         copy.set(&progress.counts());
-        assert_eq!((copy.phase(), copy.counts().files), (JobPhase::Turn, 3));
+        assert_eq!((copy.phase(), copy.counts().files), (JobPhase::List, 3));
     }
 
     #[test]
