@@ -47,7 +47,7 @@
 //!
 //! let connect = async || Ok(Arc::clone(&store));
 //! let request = BackupRequest::default();
-//! let (report, _) = run::backup(&node_context, &settings, role, connect, request, &|_, _| ()).await?;
+//! let report = run::backup(&node_context, &settings, role, connect, request, &|_, _| ()).await?;
 //! assert_eq!(report.outcome, RunOutcome::Committed);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;

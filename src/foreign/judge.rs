@@ -17,7 +17,7 @@ use super::repository::RepositoryIndex;
 use super::rhythm::{SlotRhythm, find_rhythm};
 use super::role_slots::{RoleSlot, are_days, doubled_stretch, find_slots};
 use super::series::{BackupSeries, find_series};
-use super::size_history::{SizeFinding, empty, frozen, shrunk};
+use super::size_history::{EMPTY_MAX, SizeFinding, empty, frozen, shrunk};
 use super::time_part::TimePrecision;
 use super::twin::{SlotPair, sizes_move_together};
 use super::twin_names::{TwinCandidate, common_name, middle_size};
@@ -374,7 +374,8 @@ impl Judge<'_> {
             let sizes: Vec<u64> = series.entries.iter().map(|entry| entry.size).collect();
             let is_content = series.kind == FileKind::Content;
             let a_day = role.rhythm.as_ref().map_or(1, |rhythm| (DAY / rhythm.interval.max(1)).max(1)) as usize;
-            let is_main = self.is_main_of_set(*index);
+            // Asked only where it matters: it looks at all series.
+            let is_main = sizes.iter().any(|size| *size <= EMPTY_MAX) && self.is_main_of_set(*index);
             let judged = [
                 (ForeignFindingKind::Frozen, frozen(&sizes).filter(|_| is_content)),
                 (ForeignFindingKind::Empty, empty(&sizes, is_content && is_main && is_archive(&series.name))),
