@@ -16,7 +16,7 @@ use super::report::{
 use super::repository::RepositoryIndex;
 use super::rhythm::{SlotRhythm, find_rhythm};
 use super::role_slots::{RoleSlot, are_days, doubled_stretch, find_slots};
-use super::series::{BackupSeries, find_series};
+use super::series::{BackupSeries, SeriesEntry, find_series, fixed_directory};
 use super::size_history::{EMPTY_MAX, SizeFinding, empty, frozen, shrunk};
 use super::time_part::TimePrecision;
 use super::twin::{SlotPair, sizes_move_together};
@@ -154,9 +154,9 @@ impl Judge<'_> {
 
     /// One series of the sums of many, which are the files of one dated directory.
     fn sum_up(&mut self, set: &str, members: &[usize]) -> usize {
-        let mut sums: BTreeMap<i64, super::series::SeriesEntry> = BTreeMap::new();
+        let mut sums: BTreeMap<i64, SeriesEntry> = BTreeMap::new();
         for entry in members.iter().flat_map(|index| &self.series[*index].entries) {
-            let sum = sums.entry(entry.at).or_insert(super::series::SeriesEntry { size: 0, ..*entry });
+            let sum = sums.entry(entry.at).or_insert(SeriesEntry { size: 0, ..*entry });
             sum.size = sum.size.saturating_add(entry.size);
             sum.modified = sum.modified.max(entry.modified);
         }
@@ -165,7 +165,6 @@ impl Judge<'_> {
             name: set.to_owned(),
             kind: FileKind::Content,
             precision: first.precision,
-            has_ids: false,
             trusts_modified: first.trusts_modified,
             entries: sums.into_values().collect(),
             overwritten: Vec::new(),
@@ -177,7 +176,7 @@ impl Judge<'_> {
     fn find_overwritten(&mut self, judged: &[usize]) {
         for index in judged {
             let series = &self.series[*index];
-            let times: Vec<i64> = series.entries.iter().map(|entry| entry.at).collect();
+            let times = series.times();
             let interval = super::rhythm::usual_gap(&times).unwrap_or(DAY);
             let pairs: Vec<SlotPair> = series
                 .overwritten
@@ -261,12 +260,11 @@ impl Judge<'_> {
     }
 
     /// A role of which only the times of its snapshots are known.
-    fn add_foreign_role(&mut self, name: String, entries: Vec<super::series::SeriesEntry>) {
+    fn add_foreign_role(&mut self, name: String, entries: Vec<SeriesEntry>) {
         let series = BackupSeries {
             name: name.clone(),
             kind: FileKind::Metadata,
             precision: Some(TimePrecision::Second),
-            has_ids: true,
             trusts_modified: true,
             entries,
             overwritten: Vec::new(),
@@ -574,15 +572,12 @@ impl Judge<'_> {
 /// Whether another role begins where this one ends, with the same size or in the same directory: it may go on there.
 fn has_successor(role: &JudgedRole, roles: &[JudgedRole]) -> bool {
     let (Some(last), Some(rhythm)) = (role.slots.last(), &role.rhythm) else { return false };
-    let directory = |role: &JudgedRole| {
-        role.name.split('{').next().and_then(|plain| plain.rsplit_once('/')).map(|(path, _)| path.to_owned())
-    };
     let size = |slot: &RoleSlot| slot.entries.first().map_or(0, |entry| entry.size);
     roles.iter().any(|other| {
         let Some(first) = other.slots.first() else { return false };
         let begins = first.at > last.at && first.at - last.at <= rhythm.interval * 5 / 2;
         let is_alike = size(first).abs_diff(size(last)) * 5 <= size(last);
-        begins && other.name != role.name && (is_alike || directory(other) == directory(role))
+        begins && other.name != role.name && (is_alike || fixed_directory(&other.name) == fixed_directory(&role.name))
     })
 }
 

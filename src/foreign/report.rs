@@ -144,8 +144,6 @@ pub enum SeriesRhythm {
     Days(u16),
     /// A number of months.
     Months(u16),
-    /// No rhythm was found, so no slot can be called missed.
-    Irregular,
 }
 
 /// What one slot of a series has.

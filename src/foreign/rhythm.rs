@@ -101,13 +101,11 @@ pub(super) fn find_rhythm(slots: &[i64], names_day_only: bool, are_written: bool
     if are_written && !is_scheduled(slots, interval) {
         return None;
     }
-    let mut found = if (20 * HOUR..13 * DAY / 2).contains(&interval) {
+    if (20 * HOUR..13 * DAY / 2).contains(&interval) {
         by_weekday(slots, day_offset).or_else(|| by_distance(slots, interval, day_offset))
     } else {
         by_distance(slots, interval, day_offset)
-    }?;
-    found.judged_from = slots[0];
-    Some(found)
+    }
 }
 
 /// Whether times of writing come from a schedule: at one time of day, or at a fixed distance.

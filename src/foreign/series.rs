@@ -33,8 +33,6 @@ pub(super) struct BackupSeries {
     pub(super) kind: FileKind,
     /// How exact the time in the keys is. Without one, the times of writing are the slots.
     pub(super) precision: Option<TimePrecision>,
-    /// Whether something in the keys varies that means nothing.
-    pub(super) has_ids: bool,
     /// Whether the times of writing are times of backups, as far as the keys tell.
     pub(super) trusts_modified: bool,
     /// Sorted by `at`.
@@ -57,13 +55,29 @@ impl BackupSeries {
         self.name[file..].find('.').map_or(self.name.as_str(), |dot| &self.name[..file + dot])
     }
 
+    /// The directory of the keys, as far as it never varies.
+    pub(super) fn directory(&self) -> Option<&str> {
+        fixed_directory(&self.name)
+    }
+
+    /// The slots, oldest first.
+    pub(super) fn times(&self) -> Vec<i64> {
+        self.entries.iter().map(|entry| entry.at).collect()
+    }
+
     /// Whether the keys name the time of day.
     pub(super) fn names_time_of_day(&self) -> bool {
         self.precision.is_some_and(|precision| precision >= TimePrecision::Hour)
     }
 }
 
-/// Puts the objects into series, and says for each object whether it is in one. `skipped` says which objects are none of a series: those of repositories.
+/// The directory of a name, as far as no placeholder stands in it.
+pub(super) fn fixed_directory(name: &str) -> Option<&str> {
+    name.split('{').next().unwrap_or_default().rsplit_once('/').map(|(directory, _)| directory)
+}
+
+/// Puts the objects into series, and says for each object whether it is in one. `skipped` says which objects are none of a
+/// series: those of repositories.
 pub(super) fn find_series(
     listing: &BucketListing,
     pattern: Option<&KeyPattern>,
@@ -74,7 +88,7 @@ pub(super) fn find_series(
     if let Some(pattern) = pattern {
         for index in (0..listing.len()).filter(|index| !skipped(*index)) {
             if let Some(matched) = pattern.match_key(listing.key(index)) {
-                builder.add(index, &matched.name, matched.time.map(|at| (at, matched.precision)), false);
+                builder.add(index, &matched.name, matched.time.map(|at| (at, matched.precision)));
             }
         }
         return builder.finish();
@@ -117,17 +131,16 @@ impl SeriesBuilder<'_> {
             })
             .collect();
         let plan = plan_shape(&members, hasher);
-        let has_ids = plan.roles.contains(&TokenRole::Nonce);
         let mut name = String::new();
         for ((_, index), member) in shape.iter().zip(&members) {
             tokenize(member.key, tokens);
             let time = plan.main_time.and_then(|group| key_time(member.key, tokens, &plan.roles, group));
             write_name(member.key, tokens, &plan, &mut name);
-            self.add(*index as usize, &name, time, has_ids);
+            self.add(*index as usize, &name, time);
         }
     }
 
-    fn add(&mut self, index: usize, name: &str, time: Option<(i64, TimePrecision)>, has_ids: bool) {
+    fn add(&mut self, index: usize, name: &str, time: Option<(i64, TimePrecision)>) {
         let object = self.listing.object(index);
         self.placed[index] = true;
         let at = match time {
@@ -151,7 +164,6 @@ impl SeriesBuilder<'_> {
                 name: name.to_owned(),
                 kind: file_kind(name),
                 precision: time.map(|(_, precision)| precision),
-                has_ids,
                 trusts_modified: true,
                 entries: Vec::new(),
                 overwritten: Vec::new(),
@@ -160,7 +172,6 @@ impl SeriesBuilder<'_> {
         };
         let series = &mut self.series[place];
         series.precision = series.precision.min(time.map(|(_, precision)| precision));
-        series.has_ids |= has_ids;
         series.entries.push(SeriesEntry { at, modified: object.modified, size: object.size, object: index as u32 });
     }
 

@@ -38,7 +38,7 @@ pub(super) enum TwinVerdict {
     /// Both store one content.
     Stereo { confidence: FindingConfidence, pairs: Vec<SlotPair> },
     /// They have no slots, or only few, in common.
-    Apart { common: usize },
+    Apart,
     /// Both have backups in the same slots, of different contents, or it cannot be told.
     Unrelated,
 }
@@ -80,13 +80,13 @@ pub(super) fn compare_series(a: &BackupSeries, b: &BackupSeries, rivals: usize) 
         usual_gap(&times)
     };
     let Some(interval) = gap(&left).into_iter().chain(gap(&right)).min() else {
-        return TwinVerdict::Apart { common: 0 };
+        return TwinVerdict::Apart;
     };
     let interval = if base == TimeBase::Key && !a.names_time_of_day() { interval.max(DAY) } else { interval };
     // Half a distance is where two that take turns stand: a little less is asked for.
     let pairs = pair_up(&left, &right, interval * 2 / 5);
     if pairs.len() < COMMON_MIN {
-        return TwinVerdict::Apart { common: pairs.len() };
+        return TwinVerdict::Apart;
     }
     let (first, last) = (pairs[0].first.at, pairs[pairs.len() - 1].first.at);
     let within = |entries: &[SeriesEntry]| {
@@ -94,7 +94,7 @@ pub(super) fn compare_series(a: &BackupSeries, b: &BackupSeries, rivals: usize) 
     };
     let all = within(&a.entries).max(within(&b.entries));
     if pairs.len() * 2 < all && pairs.len() < 8 {
-        return TwinVerdict::Apart { common: pairs.len() };
+        return TwinVerdict::Apart;
     }
     match sizes_move_together(&pairs, rivals) {
         Some(confidence) => TwinVerdict::Stereo { confidence, pairs },

@@ -155,14 +155,8 @@ impl TwinCandidate {
     pub(super) fn relation(&self, series: &[BackupSeries]) -> NameRelation {
         let Some((first, second)) = self.at else { return NameRelation::OneWriter };
         if self.names == WHOLE_CHUNK {
-            let chunk = |text: &str, start: usize| {
-                chunks_of(text)
-                    .into_iter()
-                    .find(|(from, _)| *from == start)
-                    .map_or(String::new(), |(from, to)| text[from..to].to_owned())
-            };
-            let (a, b) = (chunk(&series[self.first].name, first), chunk(&series[self.second].name, second));
-            return relation_of_chunks(&a, &b);
+            let (a, b) = (chunk_at(&series[self.first].name, first), chunk_at(&series[self.second].name, second));
+            return relation_of_chunks(a, b);
         }
         let (a, b) = (name_at(&series[self.first].name, first), name_at(&series[self.second].name, second));
         if is_generation(a) || is_generation(b) || is_copy_word(a) || is_copy_word(b) {
@@ -492,10 +486,14 @@ fn relation_of_chunks(a: &str, b: &str) -> NameRelation {
     }
 }
 
+/// The chunk that begins here.
+fn chunk_at(text: &str, start: usize) -> &str {
+    chunks_of(text).into_iter().find(|(from, _)| *from == start).map_or("", |(from, to)| &text[from..to])
+}
+
 /// A chunk without the words before it that name no host.
 fn chunk_label(text: &str, start: usize) -> String {
-    let Some((from, to)) = chunks_of(text).into_iter().find(|(from, _)| *from == start) else { return String::new() };
-    let mut chunk = &text[from..to];
+    let mut chunk = chunk_at(text, start);
     while let Some((word, rest)) = chunk.split_once(['-', '_']) {
         if !is_plain_word(word) || rest.is_empty() {
             break;

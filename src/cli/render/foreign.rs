@@ -176,7 +176,7 @@ pub fn sentence(finding: &ForeignFinding, audit: &ForeignAudit) -> String {
 }
 
 fn stereo(finding: &ForeignFinding, series: Option<&ForeignSeries>) -> String {
-    let how_often = series.and_then(|series| often(series.rhythm)).map(|often| format!(" {often}")).unwrap_or_default();
+    let how_often = series.map(|series| format!(" {}", often(series.rhythm))).unwrap_or_default();
     let period = period(finding);
     let name = &finding.series;
     let what = match (finding.evidence, finding.hosts.len()) {
@@ -208,7 +208,7 @@ fn missed(finding: &ForeignFinding, series: Option<&ForeignSeries>) -> String {
     let named: Vec<String> = finding.missed.iter().take(MISSED_NAMED_MAX).map(shown).collect();
     let rest = finding.slots.saturating_sub(named.len() as u64);
     let named = if rest > 0 { format!("{} and {} more", named.join(", "), count(rest)) } else { names(&named) };
-    let often = series.and_then(|series| often(series.rhythm)).map(|often| format!(", where there is one {often}"));
+    let often = series.map(|series| format!(", where there is one {}", often(series.rhythm)));
     format!(
         "{name}: no backup of {named}, and later ones are there: {} missed{}",
         slots(finding),
@@ -262,9 +262,9 @@ fn range_of(min: u64, max: u64) -> String {
     if low == high { low } else { format!("{low} to {high}") }
 }
 
-/// `every day`; nothing without a rhythm.
-pub fn often(rhythm: SeriesRhythm) -> Option<String> {
-    Some(match rhythm {
+/// `every day`.
+pub fn often(rhythm: SeriesRhythm) -> String {
+    match rhythm {
         SeriesRhythm::Seconds(86_400) | SeriesRhythm::Days(1) => "every day".to_owned(),
         SeriesRhythm::Seconds(604_800) | SeriesRhythm::Days(7) => "every week".to_owned(),
         SeriesRhythm::Seconds(3600) => "every hour".to_owned(),
@@ -274,8 +274,7 @@ pub fn often(rhythm: SeriesRhythm) -> Option<String> {
         SeriesRhythm::Days(days) => format!("every {days} days"),
         SeriesRhythm::Months(1) => "every month".to_owned(),
         SeriesRhythm::Months(months) => format!("every {months} months"),
-        SeriesRhythm::Irregular => return None,
-    })
+    }
 }
 
 /// What to do.
@@ -366,7 +365,7 @@ fn calendars(audit: &ForeignAudit, page: PageLayout) -> String {
     for series in audit.series.iter().take(NAMED_MAX) {
         let newest = series.slots.last().map(|(slot, _)| slot.date());
         let Some(until) = until.into_iter().chain(newest).max() else { continue };
-        let often = often(series.rhythm).unwrap_or_else(|| "without a rhythm".to_owned());
+        let often = often(series.rhythm);
         out += "\n";
         out +=
             &page.wrap("", 2, &format!("{}, {often}, {}:", series.name, counted(series.backups, "backup", "backups")));

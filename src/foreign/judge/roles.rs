@@ -20,7 +20,7 @@ impl Judge<'_> {
         let mut union = UnionFind::new(self.series.len());
         let mut labels: HashMap<usize, (String, Option<usize>)> = HashMap::new();
         let mut stereo: Vec<FoundTwins> = Vec::new();
-        let mut apart: Vec<(TwinCandidate, usize)> = Vec::new();
+        let mut apart: Vec<TwinCandidate> = Vec::new();
         for candidate in candidates {
             let (a, b) = (&self.series[candidate.first], &self.series[candidate.second]);
             let relation = candidate.relation(&self.series);
@@ -40,10 +40,10 @@ impl Judge<'_> {
                     };
                     stereo.push((candidate, confidence, pairs));
                 }
-                TwinVerdict::Apart { common } if relation != NameRelation::Undecided && candidate.names < 2 => {
+                TwinVerdict::Apart if relation != NameRelation::Undecided && candidate.names < 2 => {
                     let is_continued = candidate.names == 0 || relation == NameRelation::Writers;
                     if is_continued {
-                        apart.push((candidate, common));
+                        apart.push(candidate);
                     }
                 }
                 _ => {}
@@ -76,12 +76,12 @@ impl Judge<'_> {
     /// Joins series of which one begins where the other ends, or that take turns.
     fn join_continued(
         &mut self,
-        apart: &[(TwinCandidate, usize)],
+        apart: &[TwinCandidate],
         union: &mut UnionFind,
         labels: &mut HashMap<usize, (String, Option<usize>)>,
     ) {
         let mut joined: Vec<(f64, usize, TwinCandidate, i64)> = Vec::new();
-        for (candidate, _) in apart {
+        for candidate in apart {
             if let Some((distance, at)) = self.continuation(candidate) {
                 let from = if self.series[candidate.first].entries[0].at <= self.series[candidate.second].entries[0].at
                 {
@@ -106,7 +106,7 @@ impl Judge<'_> {
             self.audit.notes.push(ForeignNote::Moved {
                 series: common_name(
                     &self.series[from],
-                    if from == candidate.first { candidate.at.map(|at| at.0) } else { candidate.at.map(|at| at.1) },
+                    candidate.at.map(|(first, second)| if from == candidate.first { first } else { second }),
                 ),
                 from: old,
                 to: new,
@@ -121,8 +121,7 @@ impl Judge<'_> {
         let mut by_directory: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for index in judged.iter().filter(|index| self.series[**index].entries.len() >= 3) {
             let name = &self.series[*index].name;
-            let plain = name.split('{').next().unwrap_or_default();
-            let directory = plain.rfind('/').map_or("", |slash| &plain[..slash]);
+            let directory = self.series[*index].directory().unwrap_or_default();
             by_directory.entry(directory.to_owned()).or_default().push(*index);
             // A directory of another name beside it, with the same in it.
             if let Some((parent, own)) = directory.rsplit_once('/') {
@@ -145,10 +144,9 @@ impl Judge<'_> {
 
     fn is_renamed(&self, old: usize, new: usize) -> bool {
         let (old, new) = (&self.series[old], &self.series[new]);
-        let times: Vec<i64> = old.entries.iter().map(|entry| entry.at).collect();
-        let Some(interval) = usual_gap(&times) else { return false };
+        let Some(interval) = usual_gap(&old.times()) else { return false };
         let (Some(end), Some(begin)) = (old.entries.last(), new.entries.first()) else { return false };
-        let difference = ((middle_size(old).max(1) as f64).ln() - (middle_size(new).max(1) as f64).ln()).abs();
+        let difference = size_difference(old, new);
         let step = begin.at - end.at;
         let tolerance = if old.set_name().split('/').count() == new.set_name().split('/').count() { 0.2 } else { 0.05 };
         step * 2 > interval && step * 2 < interval * 5 && difference <= tolerance
@@ -161,11 +159,10 @@ impl Judge<'_> {
         if a.entries.first()?.at > b.entries.first()?.at {
             (a, b) = (b, a);
         }
-        let times = |series: &BackupSeries| series.entries.iter().map(|entry| entry.at).collect::<Vec<i64>>();
-        let (old, new) = (times(a), times(b));
+        let (old, new) = (a.times(), b.times());
         let interval = usual_gap(&old).or_else(|| usual_gap(&new))?;
         let (end, begin) = (*old.last()?, *new.first()?);
-        let difference = ((middle_size(a).max(1) as f64).ln() - (middle_size(b).max(1) as f64).ln()).abs();
+        let difference = size_difference(a, b);
         let few = candidate.rivals <= 28;
         let tolerance = match candidate.rivals {
             0..=1 => 0.7,
@@ -264,6 +261,12 @@ impl Judge<'_> {
         }
         self.audit.findings.extend(merged.into_values());
     }
+}
+
+/// How far the usual sizes of two series are from each other, in logarithms.
+fn size_difference(a: &BackupSeries, b: &BackupSeries) -> f64 {
+    let size = |series| (middle_size(series).max(1) as f64).ln();
+    (size(a) - size(b)).abs()
 }
 
 /// Sets of series that are one role.
