@@ -192,6 +192,8 @@ impl SeriesBuilder<'_> {
             };
             series.trusts_modified = days(|entry| entry.modified) * 2 >= days(|entry| entry.at);
         }
+        // The shapes come in the order of a random hash.
+        self.series.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         (self.series, self.placed)
     }
 }
@@ -269,6 +271,6 @@ fn join_versions(series: &mut BackupSeries, listing: &BucketListing) {
             series.overwritten.push((pair[0], pair[1]));
         }
     }
-    series.overwritten.sort_unstable_by_key(|(first, _)| first.at);
+    series.overwritten.sort_unstable_by_key(|(first, _)| (first.at, first.modified, first.object));
     series.entries = entries;
 }

@@ -3,7 +3,7 @@
 //! No pair of all is looked at: each series is put under each of its names left out, and only those that meet there are
 //! compared. Of many that meet, only neighbours in size or in the course of their sizes are.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::civil_time::DAY;
 use super::file_kind::{is_extension_word, without_compression};
@@ -350,7 +350,7 @@ pub(super) fn find_candidates(series: &[BackupSeries], judged: &[usize]) -> Vec<
     let texts: Vec<(usize, String)> =
         judged.iter().map(|index| (*index, without_compression(&series[*index].name))).collect();
     // What is left of a series' name without one of its names → the series that have that, and where the name stood.
-    let mut meeting: HashMap<String, Vec<(usize, Option<usize>)>> = HashMap::new();
+    let mut meeting: BTreeMap<String, Vec<(usize, Option<usize>)>> = BTreeMap::new();
     for (index, text) in &texts {
         meeting.entry(text.clone()).or_default().push((*index, None));
         let names = names_of(text);
@@ -374,7 +374,7 @@ pub(super) fn find_candidates(series: &[BackupSeries], judged: &[usize]) -> Vec<
         add_pairs(series, &group, 1, &mut found);
     }
     if judged.len() <= TWO_NAMES_MAX {
-        let mut meeting: HashMap<String, Vec<(usize, Option<usize>)>> = HashMap::new();
+        let mut meeting: BTreeMap<String, Vec<(usize, Option<usize>)>> = BTreeMap::new();
         for (index, text) in &texts {
             let names = names_of(text);
             let distinct: Vec<&str> = names.iter().map(|(from, to)| &text[*from..*to]).collect();
@@ -407,7 +407,7 @@ fn add_chunk_pairs(
     texts: &[(usize, String)],
     found: &mut BTreeMap<(usize, usize), TwinCandidate>,
 ) {
-    let mut meeting: HashMap<String, Vec<(usize, Option<usize>)>> = HashMap::new();
+    let mut meeting: BTreeMap<String, Vec<(usize, Option<usize>)>> = BTreeMap::new();
     for (index, text) in texts {
         let chunks = chunks_of(text);
         let mut seen = HashSet::new();
