@@ -405,3 +405,18 @@ fn of_200_tenants_one_is_stored_twice() {
     assert!(found.series.contains("t077"), "{found:?}");
     assert_eq!((found.since, found.slots), (Some(on(12)), 18));
 }
+
+#[test]
+fn one_listing_gives_one_report() {
+    let mut maker = ListingMaker::new();
+    for role in ["crm", "files", "mail", "shop", "wiki"] {
+        let sizes = maker.sizes(100 * MEGABYTE, 20);
+        maker.put_days(&sizes, |day| day != 9, |day| format!("{role}/{role}-{day}.sql.gz"));
+        maker.put_days(&sizes, |_| true, |day| format!("{day}/{role}.tar"));
+    }
+    let first = maker.audit();
+    assert!(!first.findings.is_empty());
+    for _ in 0..20 {
+        assert_eq!(maker.audit(), first);
+    }
+}
